@@ -236,7 +236,10 @@ def _sign(op: Op, args: tuple[Expr, ...], attr: Attr) -> Sign:
         case Op.CONST:
             assert isinstance(attr, Fraction)
             return Sign.POSITIVE if attr > 0 else Sign.NONNEGATIVE if attr == 0 else Sign.ANY
-        case Op.EXTENT | Op.INDEX:
+        case Op.EXTENT:
+            assert isinstance(attr, Axis)
+            return Sign.POSITIVE if nonempty(attr) else Sign.NONNEGATIVE
+        case Op.INDEX:
             return Sign.NONNEGATIVE
         case Op.EXP:
             # exp(-inf) = 0: strictly positive only where the argument is known to be finite.
@@ -393,6 +396,21 @@ def minimum(a: Expr, b: Expr) -> Expr:
     return make(Op.MIN2, (a, b))
 
 
+def less(a: Expr, b: Expr) -> Expr:
+    """The condition ``a < b``."""
+    return make(Op.LT, (a, b))
+
+
+def less_equal(a: Expr, b: Expr) -> Expr:
+    """The condition ``a <= b``."""
+    return make(Op.LE, (a, b))
+
+
+def equal(a: Expr, b: Expr) -> Expr:
+    """The condition ``a == b``."""
+    return make(Op.EQ, (a, b))
+
+
 def where(condition: Expr, then: Expr, otherwise: Expr) -> Expr:
     """``then`` where the condition holds, else ``otherwise``; lazy in both."""
     assert condition.op in CONDITIONS
@@ -467,32 +485,46 @@ def rebuild(e: Expr, replacements: Mapping[Expr, Expr]) -> Expr:
     return done[e]
 
 
+_Renaming = frozenset[tuple[Axis, Axis]]
+"""Old and new axes, of those free axes of a node that change."""
+
+
 def rename(e: Expr, axes: Mapping[Axis, Axis]) -> Expr:
     """``e`` with its free axes renamed, all at once; bound axes move out of the way."""
-    return _rename(e, {a: b for a, b in axes.items() if a != b}, {})
+    root = (e, _relevant(e, axes.items()))
+    done: dict[tuple[Expr, _Renaming], Expr] = {}
+    stack = [root]
+    while stack:
+        node, renaming = stack[-1]
+        if (node, renaming) in done:
+            stack.pop()
+        elif not renaming:
+            done[stack.pop()] = node
+        else:
+            attr, inner = _renamed(node, dict(renaming))
+            operands = [(a, _relevant(a, inner.items())) for a in node.args]
+            missing = [operand for operand in operands if operand not in done]
+            if missing:
+                stack.extend(missing)
+            else:
+                done[stack.pop()] = make(node.op, tuple(done[operand] for operand in operands), attr)
+    return done[root]
 
 
-def _rename(e: Expr, axes: dict[Axis, Axis], memo: dict[tuple[Expr, frozenset[tuple[Axis, Axis]]], Expr]) -> Expr:
-    relevant = {a: b for a, b in axes.items() if a in e.free}
-    if not relevant:
-        return e
-    key = (e, frozenset(relevant.items()))
-    if key in memo:
-        return memo[key]
-    attr = e.attr
-    if e.op is Op.LEAF:
-        assert isinstance(attr, Read)
-        attr = replace(attr, axes=tuple(relevant.get(a, a) for a in attr.axes))
-    elif e.op is Op.INDEX:
-        attr = relevant[e.axis]
-    elif e.op in REDUCTIONS and e.axis in relevant.values():
-        taken = e.args[0].free | set(relevant.values())
-        fresh = unused_copy(e.axis, taken)
-        relevant[e.axis] = fresh
-        attr = fresh
-    result = make(e.op, tuple(_rename(a, relevant, memo) for a in e.args), attr)
-    memo[key] = result
-    return result
+def _relevant(e: Expr, axes: Iterable[tuple[Axis, Axis]]) -> _Renaming:
+    return frozenset((a, b) for a, b in axes if a != b and a in e.free)
+
+
+def _renamed(e: Expr, axes: dict[Axis, Axis]) -> tuple[Attr, dict[Axis, Axis]]:
+    """The attribute of a renamed node, and what its operands are renamed by: a bound axis in the way moves too."""
+    if isinstance(e.attr, Read):
+        return replace(e.attr, axes=tuple(axes.get(a, a) for a in e.attr.axes)), axes
+    if e.op is Op.INDEX:
+        return axes[e.axis], axes
+    if e.op in REDUCTIONS and e.axis in axes.values():
+        fresh = unused_copy(e.axis, e.args[0].free | set(axes.values()))
+        return fresh, {**axes, e.axis: fresh}
+    return e.attr, axes
 
 
 def unused_copy(axis: Axis, taken: Iterable[Axis]) -> Axis:

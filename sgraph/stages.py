@@ -190,10 +190,12 @@ class _Staging:
 
     def _split_phases(self, split: Axis, grid: tuple[Axis, ...]) -> tuple[Phase, Phase]:
         groups = [g for g in dict.fromkeys(self.group.values()) if not self.context(_free(g.state))]
+        if any(split in g.axes and g not in groups for g in self.group.values()):
+            raise Unschedulable(f"axis {split} is split, and a partial result varies over a loop")
         for group in groups:
             if split not in group.axes:
                 raise Unschedulable(f"a reduction that axis {split} does not take part in stands beside its split")
-            if any(self.operand_passes(group.needs).values()):
+            if self.operand_passes(group.needs)[split]:
                 raise Unschedulable(f"axis {split} is split, and a later reduction needs the finished one")
         if any(split in value.free for _, value in self.stores):
             raise Unschedulable(f"axis {split} is split, and a result varies over it")
