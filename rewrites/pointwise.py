@@ -1,0 +1,278 @@
+"""Pointwise functions in the normal form: ``exp``, ``log``, the larger of two, ``where``, and functions by name.
+
+Each is an identity wherever the expression that is being normalised is defined. What has no theory becomes an atom
+over its normalised operands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fractions import Fraction
+from typing import Final
+
+from rewrites.atoms import (
+    ONE,
+    ZERO,
+    Applied,
+    Atom,
+    Base,
+    Choice,
+    Condition,
+    Exponential,
+    Form,
+    Highest,
+    Infinity,
+    Larger,
+    Logarithm,
+    Monomial,
+    Number,
+    Polynomial,
+    atom,
+    constant,
+    exact,
+    factor_sign,
+    monomial,
+    monomial_sign,
+    power_of,
+    sign_of,
+    term,
+)
+from rewrites.polynomial import (
+    Algebra,
+    common_exponents,
+    content_of,
+    merged,
+    prime_powers,
+    rational_content,
+    square_root,
+    without,
+)
+from sgraph.expr import Op, Sign
+
+MAX_OPERANDS: Final = 64
+"""Operands that a largest-of is opened into."""
+MAX_TRANSLATED: Final = 8
+"""Operands of a largest-of up to which every one is tried as what to take out."""
+ODD_CALLS: Final = frozenset({"tanh", "erf", "sin"})
+"""Functions with f(-x) = -f(x)."""
+
+
+class Pointwise(Algebra):
+    """The algebra with pointwise functions."""
+
+    # --------------------------------------------------------------------------- exponentials, logarithms
+
+    def exp(self, p: Polynomial) -> Polynomial:
+        """``exp`` of a sum as a product; ``exp(-inf) = 0``."""
+        exponents: dict[Atom, Number] = {}
+        others: list[Polynomial] = []
+        for m, c in p.terms.items():
+            match m:
+                case ((Atom(form=Infinity()), _),):
+                    return ZERO
+                case ((Atom(form=Logarithm(argument)), 1),):
+                    others.append(self.power(argument, c))
+                case _:
+                    exponents[self.new(Exponential(m))] = c
+        return self.product([self.assemble(exponents), *others])
+
+    def log(self, p: Polynomial) -> Polynomial:
+        """``log`` of a product as a sum, split by factors that are known not to be negative."""
+        if not p:
+            return ZERO
+        if p.single is not None:
+            (common, number), rest = p.single, ONE
+        else:
+            number, common, rest = self.content(p, whole=False)
+        parts = [self._log_of_number(abs(number))]
+        unknown: dict[Atom, Number] = {}
+        for a, e in common:
+            given = a in self.nonnegative
+            known = given or factor_sign(a, e) is not Sign.ANY
+            match a.form:
+                case Exponential(argument) if known:
+                    parts.append(term(argument, e))
+                case _ if not known:
+                    unknown[a] = e
+                case _ if a.sign is Sign.ANY and e.denominator == 1 and not given:
+                    # log(a^2) is 2 log |a|, not 2 log a.
+                    square = self._log_atom(self.power(_unwrapped(a), 2))
+                    parts.append(self.scale(square, exact(Fraction(e) / 2)))
+                case _:
+                    parts.append(self.scale(self._log_atom(_unwrapped(a)), e))
+        self.note_factors(tuple((a, e) for a, e in common if a not in unknown))
+        if len(unknown) == 1 and number > 0:
+            ((a, e),) = unknown.items()
+            parts.append(self.scale(self._log_atom(_unwrapped(a)), e))
+        elif unknown or number < 0:
+            parts.append(self._log_atom(term(monomial(unknown), 1 if number > 0 else -1)))
+        if rest != ONE:
+            parts.append(self._log_of_primitive(rest))
+        return self.sum(parts)
+
+    def _log_of_primitive(self, p: Polynomial) -> Polynomial:
+        root = square_root(p)
+        for q in () if root is None else (root, self.scale(root, -1)):
+            if sign_of(q) is not Sign.ANY:
+                return self.scale(self._log_of_primitive(q), 2)
+        return self._log_atom(p)
+
+    def _log_atom(self, p: Polynomial) -> Polynomial:
+        return power_of(self.new(Logarithm(p)))
+
+    def _log_of_number(self, number: Number) -> Polynomial:
+        return self.sum(self.scale(self._log_atom(constant(n)), e) for n, e in prime_powers(Fraction(number)))
+
+    def call(self, function: str, p: Polynomial) -> Polynomial:
+        """A unary function by name."""
+        match function:
+            case "silu":
+                return self.times(p, self.call("sigmoid", p))
+            case "relu":
+                return self.larger([p, ZERO])
+            case "abs":
+                return self._absolute(p)
+            case _ if function in ODD_CALLS:
+                if not p:
+                    return ZERO
+                sign = 1 if p.ordered[0][1] > 0 else -1
+                return self.scale(power_of(self.new(Applied(function, self.scale(p, sign)))), sign)
+            case _:
+                return power_of(self.new(Applied(function, p)))
+
+    def _absolute(self, p: Polynomial) -> Polynomial:
+        if not p:
+            return ZERO
+        number, common, rest = self.content(p, whole=True)
+        if rest.single is not None:
+            common, rest = monomial(merged(common, rest.single[0])), ONE
+        parts = [constant(abs(number))]
+        for a, e in common:
+            known = a in self.nonnegative or factor_sign(a, e) is not Sign.ANY
+            parts.append(self.assemble({a: e} if known else {atom(Base(power_of(a, 2))): exact(Fraction(e) / 2)}))
+        if rest != ONE:
+            parts.append(rest if sign_of(rest) is not Sign.ANY else power_of(self.new(Applied("abs", rest))))
+        return self.product(parts)
+
+    def larger(self, operands: Iterable[Polynomial]) -> Polynomial:
+        """The largest of several values: a set, with what all have in common taken out."""
+        found: dict[Polynomial, None] = {}
+        for p in operands:
+            found |= dict.fromkeys(self._flat(p))
+        kept = self._undominated([p for p in found if not _is_infinity(p)] or list(found)[:1])
+        if len(kept) == 1:
+            return kept[0]
+        shared = self._offset(kept)
+        kept = [self.subtract(p, shared) for p in kept]
+        number, common = _positive_content(kept)
+        inverse = self.assemble({a: -e for a, e in common.items()}, Fraction(1) / number)
+        kept = sorted((self.times(p, inverse) for p in kept), key=lambda p: p.key)
+        self.note_factors(monomial(common))
+        largest = power_of(self.new(Larger(tuple(kept))))
+        return self.add(shared, self.times(largest, self.assemble(common, number)))
+
+    def _offset(self, operands: list[Polynomial]) -> Polynomial:
+        """What is taken out of every operand: one of them, so that ``max(a + c, b + c)`` is ``max(a, b) + c``.
+
+        It has to be finite, for what is left is to have a value where others are minus infinity.
+        """
+        finite = [p for p in operands if p.finite]
+        if not finite or len(operands) > MAX_TRANSLATED:
+            return _shared(operands)
+        return max(finite, key=lambda p: sorted(self.subtract(q, p).key for q in operands))
+
+    def _flat(self, p: Polynomial) -> list[Polynomial]:
+        """The operands of ``p`` as a largest-of: terms that are one, times something positive, are opened."""
+        out = [p]
+        for m, c in p.ordered:
+            found = positive_multiple(m, c, Larger)
+            if found is None:
+                continue
+            choice, rest = found
+            assert isinstance(choice, Larger)
+            if len(out) * len(choice.operands) <= MAX_OPERANDS:
+                scaled = [self.times(r, rest) for r in choice.operands]
+                out = [self.add(q, r) for q in (self.subtract(q, term(m, c)) for q in out) for r in scaled]
+        return out
+
+    def _undominated(self, operands: list[Polynomial]) -> list[Polynomial]:
+        kept: list[Polynomial] = []
+        for p in operands:
+            if any(sign_of(self.subtract(q, p)) is not Sign.ANY for q in kept):
+                continue
+            kept = [q for q in kept if sign_of(self.subtract(p, q)) is Sign.ANY]
+            kept.append(p)
+        return kept
+
+    def condition(self, op: Op, left: Polynomial, right: Polynomial) -> Condition:
+        """A comparison, as one of a difference with 0 where both sides are finite."""
+        if not (left.finite and right.finite):
+            return Condition(op, left, right)
+        difference = self.subtract(right, left)
+        scale = rational_content(difference)
+        if op is Op.EQ and difference and difference.ordered[0][1] < 0:
+            scale = -scale
+        return Condition(op, ZERO, self.scale(difference, Fraction(1) / scale))
+
+    def where(self, condition: Condition, then: Polynomial, otherwise: Polynomial) -> Polynomial:
+        """``where``; both branches stay inside."""
+        known = decide(condition)
+        if known is not None:
+            return then if known else otherwise
+        if then == otherwise:
+            return then
+        return power_of(self.new(Choice(condition, then, otherwise)))
+
+
+def decide(condition: Condition) -> bool | None:
+    """Whether a comparison is known to hold, or not to."""
+    if condition.left:
+        return None
+    sign, opposite = sign_of(condition.right), sign_of(Polynomial({m: -c for m, c in condition.right.terms.items()}))
+    match condition.op:
+        case Op.LT:
+            return True if sign is Sign.POSITIVE else False if opposite is not Sign.ANY else None
+        case Op.LE:
+            return True if sign is not Sign.ANY else False if opposite is Sign.POSITIVE else None
+        case _:
+            return True if not condition.right else False if Sign.POSITIVE in (sign, opposite) else None
+
+
+# ---------------------------------------------------------------------------------------------- helpers
+
+
+def positive_multiple(m: Monomial, c: Number, kind: type[Larger] | type[Highest]) -> tuple[Form, Polynomial] | None:
+    """A term as a form of this kind times something positive, if it is one."""
+    found = [a for a, e in m if isinstance(a.form, kind) and e == 1]
+    if len(found) != 1 or c < 0:
+        return None
+    rest = without(m, found[0])
+    return (found[0].form, term(rest, c)) if monomial_sign(rest) is Sign.POSITIVE else None
+
+
+def _unwrapped(a: Atom) -> Polynomial:
+    return a.form.polynomial if isinstance(a.form, Base) else power_of(a)
+
+
+def _is_infinity(p: Polynomial) -> bool:
+    return any(isinstance(a.form, Infinity) for m in p.terms for a, _ in m)
+
+
+def _shared(operands: list[Polynomial]) -> Polynomial:
+    """What all operands have in common as an addend."""
+    terms: dict[Monomial, Number] = {}
+    for m, _ in operands[0].ordered:
+        found = [p.terms.get(m, 0) for p in operands]
+        if all(c > 0 for c in found):
+            terms[m] = min(found)
+        elif all(c < 0 for c in found):
+            terms[m] = max(found)
+    return Polynomial(terms)
+
+
+def _positive_content(operands: list[Polynomial]) -> tuple[Number, dict[Atom, Number]]:
+    """A positive number and powers of positive atoms that all operands have as a factor."""
+    number = content_of(c for p in operands for c in p.terms.values())
+    merged = Polynomial({m: 1 for p in operands for m in p.terms})
+    common = common_exponents(merged, whole=True)
+    return number, {a: e for a, e in common.items() if a.sign is Sign.POSITIVE}
