@@ -1,0 +1,115 @@
+"""The launcher of an emitted file: sizes, buffers and one launch per kernel function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from autotune.layout import Layout, LoweringLimit
+from autotune.lower.arguments import Partials
+from autotune.lower.kernel import EmittedFunction
+from autotune.lower.names import FileNames
+from autotune.lower.tiles import MOST_CELLS, is_wide
+from sgraph.axis import Axis, Size
+from sgraph.expr import Expr
+from sgraph.ir import Kernel, SGraph
+from sgraph.program import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class EmittedKernel:
+    """The functions of one kernel."""
+
+    kernel: Kernel
+    """What they were printed from."""
+    layout: Layout
+    """Its tile dimensions."""
+    functions: tuple[EmittedFunction, ...]
+    """One per phase."""
+    partials: Partials
+    """Its workspaces, if it has a split axis."""
+
+
+def launcher_lines(graph: SGraph, kernels: Sequence[EmittedKernel], names: FileNames) -> list[str]:
+    """The body of ``launch``, without indentation.
+
+    Raises:
+        LoweringLimit: the program has no input, or an axis of unknown size that no input has.
+    """
+    program = graph.program
+    if not program.inputs:
+        raise LoweringLimit(f"program {program.name} has no input tensor", do="give it one")
+    lines = [f"sizes = _sizes({_input_table(graph, names)})"]
+    lines += _size_lines(graph, names)
+    lines += ["config = _configuration(config)", f"device = {names.tensor[program.inputs[0].name]}.device"]
+    stored = [s.tensor for k in graph.kernels for s in k.stores]
+    lines += [_allocation(t, names) for t in stored]
+    launches: list[str] = []
+    for number, kernel in enumerate(kernels):
+        launches += _launch_lines(number, kernel, names)
+    narrow = [t for t in stored if not is_wide(t.named_axes)]
+    lines += [f'_check_span("{names.tensor[t.name]}", {names.tensor[t.name]})' for t in narrow]
+    guard = f"with torch.cuda.device_of({names.tensor[program.inputs[0].name]}):  # does nothing for other devices"
+    results = ", ".join(names.tensor[o.tensor.name] for o in program.outputs)
+    return [*lines, guard, *(f"    {line}" for line in launches), f"return {results}"]
+
+
+def _input_table(graph: SGraph, names: FileNames) -> str:
+    return "{" + ", ".join(f'"{names.tensor[t.name]}": {names.tensor[t.name]}' for t in graph.program.inputs) + "}"
+
+
+def _size_lines(graph: SGraph, names: FileNames) -> list[str]:
+    """One variable per axis, from the inputs' shapes."""
+    known = {a.base for t in graph.program.inputs for a in t.named_axes}
+    lines = [f'{names.size_of(a)} = sizes["{a.name}"]' for a in sorted(known)]
+    used = {a.base for k in graph.kernels for a in k.axes}
+    for axis in sorted(used - known):
+        if not isinstance(axis.extent, int):
+            raise LoweringLimit(f"no input has axis {axis}, and its extent {axis.extent} is not a number")
+        lines.append(f"{names.size_of(axis)} = {axis.extent}")
+    return lines
+
+
+def _allocation(tensor: Tensor, names: FileNames) -> str:
+    shape = _tuple(["1" if a is None else names.size_of(a) for a in tensor.axes])
+    variable = names.tensor[tensor.name]
+    return f'{variable} = torch.empty({shape}, dtype=DTYPES["{variable}"], device=device)'
+
+
+def _launch_lines(number: int, kernel: EmittedKernel, names: FileNames) -> list[str]:
+    lines = [f'tuned = config["kernel_{number}"]']
+    for value, variable in kernel.partials.by_value.items():
+        lines.append(_workspace(value, variable, kernel.layout, names))
+        if not is_wide(value.free, MOST_CELLS):
+            lines.append(f'_check_span("{variable}", {variable})')
+    for function in kernel.functions:
+        lines += [f"{function.name}[{_grid(function, kernel.layout, names)}]("]
+        lines += [f"    {a.name}={a.passed}," for a in function.arguments]
+        lines += ['    num_warps=tuned["warps"],', '    num_stages=tuned["stages"],', ")"]
+    grid = {a for f in kernel.functions for a in f.phase.grid}
+    possibly_empty = [a for a in sorted(grid) if isinstance(a.extent, Size) and a.extent.low == 0]
+    if possibly_empty:
+        condition = " and ".join(f"{names.size_of(a)} > 0" for a in possibly_empty)
+        lines = [f"if {condition}:", *(f"    {line}" for line in lines)]
+    return lines
+
+
+def _workspace(value: Expr, variable: str, layout: Layout, names: FileNames) -> str:
+    dims = layout.dims(value.free)
+    axes: tuple[Axis, ...] = (*sorted(value.free - set(dims)), *dims)
+    shape = _tuple(['tuned["split"]', *(names.size_of(a) for a in axes)])
+    return f"{variable} = torch.empty({shape}, dtype=torch.float32, device=device)"
+
+
+def _grid(function: EmittedFunction, layout: Layout, names: FileNames) -> str:
+    counts = [
+        names.size_of(a) if a in layout.scalar else f'triton.cdiv({names.size_of(a)}, tuned["tile_{a}"])'
+        for a in function.phase.grid
+    ]
+    tiles = " * ".join(counts) or "1"
+    cells = function.phase.split is not None and function.phase.name == "main"
+    return _tuple([tiles, 'tuned["split"]'] if cells else [tiles])
+
+
+def _tuple(items: Sequence[str]) -> str:
+    return f"({items[0]},)" if len(items) == 1 else f"({', '.join(items)})"
