@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Installed first, and only where no torch is present: a plain requirement could pull in gigabytes of CUDA.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test lint clean
+.PHONY: demo test soak lint clean
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit("Prism needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
@@ -18,9 +18,13 @@ $(VENV)/installed: pyproject.toml
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
 
-## The test suite.
+## The test suite: everything but the tests marked slow.
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+## The slow tests: many random terms, every fixture compiled for every architecture, Inductor.
+soak: $(VENV)/installed
+	$(BIN)/python -m pytest -m slow
 
 ## Lint, format, types, import order.
 lint: $(VENV)/installed

@@ -1,0 +1,87 @@
+"""Prism: a symbolic superoptimizer for tensor programs.
+
+    import prism
+
+    fast = prism.superoptimize(fn, *example_inputs)
+    y = fast(*inputs)          # in place of fn(*inputs)
+    print(fast.report())
+
+Importing this package imports neither torch nor any of the engines; they come at first use.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import torch
+
+    from prism.result import Result
+    from sgraph.axis import Extent
+
+__version__: Final = "0.1.0"
+
+__all__ = ["PrismError", "__version__", "superoptimize"]
+
+
+def _check_neighbours() -> None:
+    """The five packages have common names: make sure that the ones found are ours."""
+    home = Path(__file__).resolve().parent.parent
+    for name in ("sgraph", "rewrites", "verify", "autotune"):
+        found = importlib.util.find_spec(name)
+        origin = Path(found.origin).resolve() if found is not None and found.origin else None
+        if origin is None or origin.parent.parent != home:
+            raise ImportError(
+                f"Prism needs its package {name!r} beside {home / 'prism'}, but Python finds {origin or 'nothing'}; "
+                f"rename that file or package, or change the order of sys.path"
+            )
+
+
+_check_neighbours()
+
+from sgraph.errors import PrismError  # noqa: E402 (only after the check that it is ours)
+
+
+def superoptimize(
+    function: Callable[..., object],
+    *inputs: torch.Tensor,
+    target: str | None = None,
+    effort: str = "default",
+    sizes: Mapping[str, Sequence[Extent]] | None = None,
+    constant: Collection[str] = (),
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: bool = False,
+) -> Result:
+    """Find the fastest equal of a torch function, with the reason to believe that it is equal.
+
+    Args:
+        function: a function of tensors that returns a tensor or a tuple of them.
+        inputs: example tensors, one per parameter; their shapes are the ones tuned for.
+        target: ``cpu``, ``a100``, ``h100``, ``h200`` or ``b200``; the GPU if there is one, else the CPU.
+        effort: ``quick``, ``default`` or ``max``.
+        sizes: for a parameter, the size of each dimension, an ``sgraph.axis.Size`` where it is known only at
+            call time.
+        constant: parameters whose contents stay the same between calls (weights).
+        seed: of every random choice; the same seed gives the same families in the same order.
+        out: folder for sources, report and certificate; one under the cache directory by default.
+        progress: whether to show a live line on a terminal.
+
+    Returns:
+        A callable with ``.source``, ``.verdict``, ``.report()``, ``.speedup`` and ``.save()``.
+
+    Raises:
+        PrismError: one of its subclasses (module ``sgraph.errors``) for everything a user can mend.
+    """
+    from prism.pipeline import Request, run
+    from prism.progress import Progress
+    from prism.settings import load
+
+    folder = Path(out) if out is not None else None
+    request = Request(function, inputs, "", sizes, target, effort, seed, folder, frozenset(constant))
+    shown = Progress(live=progress)
+    with shown.shown():
+        return run(request, load(), shown)

@@ -1,0 +1,85 @@
+"""Gate 3 in the interpreter: the emitted text on small ragged inputs, exact and in the program's own types."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Final
+
+import torch
+
+from autotune.interpreter import interpreted
+from autotune.lower import lower
+from autotune.module import load_source
+from autotune.parameters import KernelParameters, Parameters, candidates
+from autotune.targets import find_target
+from prism.pipeline import Found
+from sgraph.axis import Axis
+from sgraph.generate import Family
+from sgraph.ir import Kernel, Role
+from verify.numerics import NumericsReport, check_numerics
+
+TILE: Final = 16
+"""Tile of every axis: small, so that ragged extents still take several tiles."""
+EXTENTS: Final = (37, 21, 19, 35, 18, 23, 33)
+"""Extents by axis: none a multiple of the tile, two or three tiles each."""
+
+
+def interpret(
+    function: Callable[..., object], found: Found, family: Family, seed: int
+) -> tuple[NumericsReport, NumericsReport]:
+    """Gate 3 in the interpreter: exact float32, then the program's own types with hostile inputs.
+
+    The text is the one that is launched; tiles and extents are small and ragged.
+
+    Raises:
+        KernelCheckFailed: the kernel reads or writes where it must not.
+    """
+    program = found.program
+    sizes = _small_sizes(found.sizes)
+    parameters = Parameters(tuple(_small_parameters(k, sizes) for k in family.graph.kernels))
+    source = lower(family.graph, family.schedules, parameters)
+    module = load_source(source, program.name)
+
+    def run(*inputs: torch.Tensor) -> object:
+        with interpreted(), _element_types(module, inputs):
+            return module.launch(*inputs)
+
+    exact = check_numerics(program, run, function, sizes=sizes, rounds=2, seed=seed, hostile=False, mode="float32")
+    own = check_numerics(program, run, function, sizes=sizes, rounds=1, seed=seed + 100)
+    return exact, own
+
+
+@contextmanager
+def _element_types(module: ModuleType, inputs: Sequence[torch.Tensor]) -> Generator[None]:
+    """The source's table of element types in float32 where the inputs are: its kernels name no type."""
+    tables: dict[str, object] = vars(module)
+    stated: dict[str, torch.dtype] = module.DTYPES
+    exact = all(t.dtype is torch.float32 for t in inputs if t.is_floating_point())
+    if exact:
+        tables["DTYPES"] = {n: torch.float32 if d.is_floating_point else d for n, d in stated.items()}
+    try:
+        yield
+    finally:
+        tables["DTYPES"] = stated
+
+
+def _small_sizes(sizes: Mapping[Axis, int]) -> dict[str, int]:
+    """Ragged extents small enough to interpret, different for every axis and within declared ranges."""
+    small: dict[str, int] = {}
+    for i, axis in enumerate(sorted(sizes)):
+        wanted = EXTENTS[i % len(EXTENTS)]
+        extent = axis.extent
+        if not isinstance(extent, int):
+            wanted = min(max(wanted // extent.divisor, 1) * extent.divisor, extent.high)
+            wanted = max(wanted, extent.low)
+        small[axis.name] = min(wanted, sizes[axis]) if isinstance(extent, int) else wanted
+    return small
+
+
+def _small_parameters(kernel: Kernel, sizes: Mapping[str, int]) -> KernelParameters:
+    space = candidates(kernel, sizes, find_target("a100"))
+    config = {name: min(choices, key=lambda c: abs(c - TILE)) for name, choices in space.items()}
+    split = 3 if kernel.with_role(Role.SPLIT) else 1
+    return KernelParameters.from_config({**config, "split": split, "warps": 4, "stages": 2, "group": 1})

@@ -1,0 +1,210 @@
+"""The CPU target: proved plans printed as torch, proved again as printed, checked and measured."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from autotune.cpu import CpuMeasurement, CpuRow, measure_cpu
+from autotune.torch_printer import load_torch, print_torch
+from prism.effort import Effort
+from prism.frontend import capture
+from prism.pipeline import Found, Outcome, Proved, Request
+from prism.progress import Progress
+from prism.report import Accuracy, Row
+from sgraph.axis import Axis
+from sgraph.bounds import launches, lower_bound, speed_of_light
+from sgraph.errors import PrismError
+from sgraph.expr import Expr, rename
+from sgraph.program import Program
+from sgraph.target import Target
+from verify.certificate import Certificate
+from verify.equivalence import prove_equal
+from verify.numerics import NumericsReport, Prepared
+from verify.verdict import Status
+
+log = logging.getLogger("prism.measure")
+
+
+def outcome_on_cpu(request: Request, found: Found, target: Target, spent: Effort, progress: Progress) -> Outcome:
+    """Measure the proved plans on this machine against eager and Inductor; never slower than the fastest."""
+    with progress.stage("print and prove again"):
+        plans, refused = _printed(request, found, spent)
+    with progress.stage("measure"):
+        prepared = Prepared.of(found.program, request.reference, request.all_inputs)
+        reports: dict[int, NumericsReport] = {}
+
+        def check(function: Callable[..., object]) -> str | None:
+            report = prepared.check(function)
+            reports[id(function)] = report
+            return None if report.passed else f"inaccurate: {report}"
+
+        measured, callables = measure_cpu(
+            request.reference,
+            [(_name(p), p.family.graph) for p in plans],
+            request.all_inputs,
+            seconds=spent.measure_s,
+            seed=request.seed,
+            on_progress=lambda text: progress.update(now=text),
+            check=check,
+        )
+    by_name = {_name(p): p for p in plans}
+    best = by_name.get(measured.winner.rsplit(" (", 1)[0])
+    first = best or (plans[0] if plans else None)
+    torch_source = print_torch(first.family.graph) if first is not None else ""
+    report = reports.get(id(callables[measured.winner])) if measured.winner in callables else None
+    certificate = None
+    if best is not None:
+        numerics = [report] if report is not None else []
+        certificate = Certificate.of(found.program, best.verdict, numerics=numerics, seed=request.seed)
+    return Outcome(
+        rows=(*_ranked(measured, by_name, found, target), *refused),
+        best=best,
+        run=callables.get(measured.winner, request.reference),
+        source="",
+        torch_source=torch_source,
+        accuracy=_accuracy(report, "cpu"),
+        certificate=certificate,
+        speedup=measured.speedup,
+        notes=_notes(measured),
+    )
+
+
+def _printed(request: Request, found: Found, spent: Effort) -> tuple[list[Proved], list[Row]]:
+    """Plans that differ as torch programs and whose printed text is proved equal to the program once more."""
+    kept: dict[str, Proved] = {}
+    refused: list[Row] = []
+    looked: set[str] = set()
+    for proved in found.proved:
+        if len(kept) == spent.tuned:
+            break
+        try:
+            source = print_torch(proved.family.graph)
+        except PrismError as error:
+            refused.append(_row(proved, "limit", str(error).splitlines()[0]))
+            continue
+        if source in looked:
+            continue
+        looked.add(source)
+        reason = _not_equal(request, found.program, load_torch(source))
+        if reason is None:
+            kept[source] = proved
+        else:
+            refused.append(_row(proved, "check failed", reason))
+    return list(kept.values()), refused
+
+
+def _not_equal(request: Request, program: Program, function: Callable[..., object]) -> str | None:
+    """Why a printed torch program is not proved equal to the program; None if it is."""
+    sizes = {
+        t.name: tuple(1 if a is None else a.extent for a in t.axes)
+        for t in program.inputs
+        if any(a is not None and not isinstance(a.extent, int) for a in t.axes)
+    }
+    try:
+        again = capture(function, request.all_inputs, name=program.name, sizes=sizes or None)
+    except PrismError as error:
+        return f"the printed program cannot be captured: {error}"
+    axes: dict[Axis, Axis] = {}
+    for mine, its in zip(program.inputs, again.inputs, strict=True):
+        axes.update({b: a for a, b in zip(mine.axes, its.axes, strict=True) if a is not None and b is not None})
+    for wanted, got in zip(program.outputs, again.outputs, strict=True):
+        verdict = prove_equal(wanted.value, _with_axes(got.value, axes))
+        if verdict.status is not Status.PROVED:
+            return f"output {wanted.tensor.name} of the printed program: {verdict.status}, {verdict.reason}"
+    return None
+
+
+def _with_axes(value: Expr, axes: dict[Axis, Axis]) -> Expr:
+    """The expression over the other capture's axes, bound ones included."""
+    from sgraph.expr import make, walk
+
+    if all(a == b for a, b in axes.items()):
+        return value
+    done: dict[Expr, Expr] = {}
+    for node in walk([value]):
+        attr = node.attr
+        if isinstance(attr, Axis):
+            base = axes.get(attr.base, attr.base)
+            attr = replace(base, copy=attr.copy)
+        renamed = make(node.op, tuple(done[a] for a in node.args), attr)
+        done[node] = rename(renamed, {a: replace(axes[a.base], copy=a.copy) for a in renamed.free if a.base in axes})
+    return done[value]
+
+
+def _ranked(measured: CpuMeasurement, by_name: dict[str, Proved], found: Found, target: Target) -> tuple[Row, ...]:
+    """The winner first, then by time; what failed comes last."""
+    rows = sorted(
+        measured.rows,
+        key=lambda r: (r.name != measured.winner, bool(r.failure), r.median_us if r.median_us is not None else 1e30),
+    )
+    return tuple(_measured_row(row, by_name.get(row.name.rsplit(" (", 1)[0]), found, target) for row in rows)
+
+
+def _measured_row(row: CpuRow, proved: Proved | None, found: Found, target: Target) -> Row:
+    status = "measured" if not row.failure else _status(row.failure)
+    shown = Row(
+        name=row.name,
+        kind="baseline" if row.kind == "baseline" else "family",
+        status=status,
+        detail=row.failure,
+        measured_us=row.median_us,
+        spread_percent=row.spread_percent,
+    )
+    if proved is None:
+        return shown
+    graph = proved.family.graph
+    limit_us = speed_of_light(graph, target, found.sizes) * 1e6
+    return shown.model_copy(
+        update={
+            "kernels": launches(graph),
+            "bound_us": lower_bound(graph, target, found.sizes) * 1e6,
+            "speed_of_light_percent": 100 * limit_us / row.median_us if row.median_us else None,
+            "verdict": proved.verdict.status.value,
+        }
+    )
+
+
+def _status(failure: str) -> str:
+    if failure.startswith("inaccurate"):
+        return "inaccurate"
+    if failure.startswith(("not compiled", "slower than the finalists")):
+        return "deferred"
+    return "launch failed"
+
+
+def _row(proved: Proved, status: str, detail: str) -> Row:
+    return Row(name=_name(proved), kind="family", status=status, detail=detail, verdict=proved.verdict.status.value)
+
+
+def _name(proved: Proved) -> str:
+    return f"family {proved.number}"
+
+
+def _accuracy(report: NumericsReport | None, where: str) -> Accuracy | None:
+    if report is None:
+        return None
+    detail = "" if report.passed else str(report)
+    return Accuracy(
+        passed=report.passed, where=where, rounds=len(report.rounds), worst=report.worst_ratio, detail=detail
+    )
+
+
+def _notes(measured: CpuMeasurement) -> tuple[str, ...]:
+    machine = measured.environment
+    notes = [
+        measured.why,
+        f"measured on {machine}" if isinstance(machine, str) else f"threads: {torch.get_num_threads()}",
+    ]
+    notes.append(
+        f"a difference counts above {measured.threshold_percent:.1f} % (repeated runs of one program differ by "
+        f"{measured.noise_percent:.1f} %)"
+    )
+    if measured.fallback:
+        notes.append(f"timing protocol not kept: {measured.fallback}")
+    if not measured.complete:
+        notes.append("measuring was interrupted")
+    return tuple(notes)

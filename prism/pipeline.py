@@ -1,0 +1,291 @@
+"""The pipeline: capture, saturate, generate, prove, then lower and rank on a target.
+
+This is the only place where the parts meet; it reads like the picture in the design: each step takes one typed
+value and returns one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prism.effort import Effort, effort
+from prism.guard import Guarded
+from prism.modules import state_of, with_state, without_state
+from prism.progress import Progress
+from prism.report import Accuracy, Families, Report, Row, VerdictRecord
+from prism.result import Result, ensure_writable
+from prism.settings import Settings
+from sgraph.axis import Axis, Extent, Size
+from sgraph.errors import InputError, SoundnessError
+from sgraph.generate import Family, Search, generate
+from sgraph.program import Program
+from sgraph.target import Target
+
+if TYPE_CHECKING:
+    import torch
+
+    from verify.certificate import Certificate
+    from verify.verdict import Verdict
+
+log = logging.getLogger("prism.search")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user asked for."""
+
+    function: Callable[..., object]
+    """The torch function."""
+    inputs: tuple[torch.Tensor, ...]
+    """Example inputs, one per parameter."""
+    name: str = ""
+    """Name for reports; empty for the function's own."""
+    sizes: Mapping[str, Sequence[Extent]] | None = None
+    """Symbolic extents, per parameter."""
+    target: str | None = None
+    """Device name; None for the GPU if there is one, else the CPU."""
+    effort: str = "default"
+    """``quick``, ``default`` or ``max``."""
+    seed: int = 0
+    """Seed of every random choice."""
+    out: Path | None = None
+    """Folder for the run; None for one under the cache directory."""
+    constant: frozenset[str] = field(default_factory=frozenset[str])
+    """Parameters that stay the same between calls."""
+
+    @property
+    def all_inputs(self) -> tuple[torch.Tensor, ...]:
+        """The example inputs, then a module's parameters and buffers: the inputs of the captured program."""
+        return (*self.inputs, *(t.detach() for t in state_of(self.function).values()))
+
+    @property
+    def reference(self) -> Callable[..., object]:
+        """The function over ``all_inputs``."""
+        return with_state(self.function)
+
+
+@dataclass(frozen=True, slots=True)
+class Proved:
+    """A family that passed gate 1."""
+
+    number: int
+    """Its place in the generator's order, from 1."""
+    family: Family
+    """The sGraph, with its schedules."""
+    verdict: Verdict
+    """The proof."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Everything up to the proofs: the same for every target of a kind."""
+
+    program: Program
+    """What is computed."""
+    search: Search
+    """What the generator listed and set aside."""
+    proved: tuple[Proved, ...]
+    """In the generator's order."""
+    statuses: Mapping[str, int]
+    """Families that were not proved, by status."""
+    sizes: Mapping[Axis, int]
+    """Extents of the example inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a target made of the proved families."""
+
+    rows: tuple[Row, ...]
+    """Best first, baselines included."""
+    best: Proved | None
+    """The family that won; None where a baseline did, or nothing survived."""
+    run: Callable[..., object]
+    """What a call executes."""
+    source: str
+    """Source of the best."""
+    torch_source: str
+    """The best family as a torch function."""
+    accuracy: Accuracy | None
+    """Gate 3 for the best."""
+    certificate: Certificate | None
+    """Evidence for the best."""
+    speedup: float | None
+    """Fastest baseline over the best; None where nothing was timed."""
+    notes: tuple[str, ...] = ()
+    """What a reader should know."""
+
+
+def run(request: Request, settings: Settings, progress: Progress) -> Result:
+    """Superoptimize one function.
+
+    Raises:
+        PrismError: one of its subclasses, for everything a user can mend.
+    """
+    from autotune.targets import detect_target, find_target
+
+    spent = effort(request.effort)
+    if request.out is not None:
+        ensure_writable(request.out)
+    with progress.stage("target"):
+        target = find_target(request.target) if request.target else detect_target()
+    found = search(request, target, spent, settings, progress)
+    if target.kind == "cpu":
+        from prism.on_cpu import outcome_on_cpu
+
+        outcome = outcome_on_cpu(request, found, target, spent, progress)
+    else:
+        from prism.on_gpu import outcome_on_gpu
+
+        outcome = outcome_on_gpu(request, found, target, spent, settings, progress)
+    return _result(request, found, target, spent, outcome, settings, progress)
+
+
+def search(request: Request, target: Target, spent: Effort, settings: Settings, progress: Progress) -> Found:
+    """Capture, saturate, generate and prove: everything that needs no device."""
+    from prism.frontend import capture
+    from rewrites.saturate import Limits, saturate, warm_up
+
+    warm_up()
+    with progress.stage("capture"):
+        program = capture(
+            request.function,
+            request.inputs,
+            name=request.name or None,
+            sizes=request.sizes,
+            constant=request.constant,
+        )
+        sizes = concrete_sizes(program, request.all_inputs)
+    with progress.stage("saturate"):
+        limits = Limits(memory_bytes=int(settings.memory_gib * (1 << 30)))
+        table = saturate([o.value for o in program.outputs], limits=limits)
+    with progress.stage("generate"):
+        listed = generate(program, table, target, sizes, spent.limits, lambda n: progress.update(plans=n))
+        progress.update(families=len(listed.families))
+        if table.truncated:
+            log.warning("the rewrite table of %s hit a limit: the search is not complete", program.name)
+    with progress.stage("prove"):
+        proved, statuses = _prove(listed.families, spent.proved, progress)
+    return Found(program, listed, proved, statuses, sizes)
+
+
+def concrete_sizes(program: Program, inputs: Sequence[torch.Tensor]) -> dict[Axis, int]:
+    """The extent of every axis in these inputs.
+
+    Raises:
+        InputError: one axis has two extents.
+    """
+    found: dict[Axis, int] = {}
+    for tensor, given in zip(program.inputs, inputs, strict=True):
+        for axis, size in zip(tensor.axes, given.shape, strict=True):
+            if axis is not None and found.setdefault(axis.base, int(size)) != size:
+                raise InputError(f"axis {axis} is {found[axis.base]} and {size}", where=f"input {tensor.name}")
+    for axis in program.axes:
+        if axis not in found:
+            found[axis] = axis.extent.low if isinstance(axis.extent, Size) else axis.extent
+    return found
+
+
+def _prove(families: Sequence[Family], most: int, progress: Progress) -> tuple[tuple[Proved, ...], Mapping[str, int]]:
+    """Gate 1 on the families in order. A refuted one is an internal error, never dropped in silence."""
+    from verify.equivalence import prove
+    from verify.verdict import Status
+
+    proved: list[Proved] = []
+    statuses: Counter[str] = Counter()
+    for number, family in enumerate(families, 1):
+        if number > most or progress.stop_requested:
+            statuses["deferred: not proved within the effort"] += len(families) - number + 1
+            break
+        verdict = prove(family.graph, family.schedules)
+        if verdict.status is Status.REFUTED:
+            raise SoundnessError(
+                f"the rewrite table lists a family that the normal form refutes: {verdict.reason}",
+                where=str(family.graph),
+                do="report this with the program; the search stops because the table cannot be trusted",
+            )
+        if verdict.status is Status.PROVED:
+            proved.append(Proved(number, family, verdict))
+        else:
+            statuses[f"not equivalent: unknown ({verdict.reason.splitlines()[0]})"] += 1
+        if number % 16 == 0 or number == len(families):
+            progress.update(proved=len(proved))
+    return tuple(proved), statuses
+
+
+def _result(
+    request: Request,
+    found: Found,
+    target: Target,
+    spent: Effort,
+    outcome: Outcome,
+    settings: Settings,
+    progress: Progress,
+) -> Result:
+    from verify.certificate import versions
+
+    verdict = None
+    if outcome.best is not None:
+        proof = outcome.best.verdict
+        verdict = VerdictRecord(status=proof.status.value, reason=proof.reason, facts=list(proof.facts))
+    statuses = Counter(found.statuses)
+    statuses.update(row.status for row in outcome.rows if row.kind == "family")
+    tried = sum(row.kind == "family" for row in outcome.rows)
+    if len(found.proved) > tried:
+        statuses["deferred: proved, not tuned within the effort"] += len(found.proved) - tried
+    notes = [*(f"fact: {fact}" for fact in found.program.facts), *outcome.notes]
+    if progress.stop_requested:
+        notes.append("stopped by Ctrl-C: this is the best found until then")
+    folder = request.out or _default_folder(settings, found.program, target)
+    record = Report(
+        program=found.program.name,
+        equations=str(found.program),
+        target=target.name,
+        timing="measured" if any(r.measured_us is not None for r in outcome.rows) else "modelled",
+        effort=spent.name,
+        seed=request.seed,
+        families=Families(
+            enumerated=len(found.search.families),
+            proved=len(found.proved),
+            dropped={reason: n for reason, n in found.search.dropped.items() if n},
+            statuses=dict(sorted(statuses.items())),
+        ),
+        best=_best_row(outcome),
+        ranking=list(outcome.rows),
+        verdict=verdict,
+        accuracy=outcome.accuracy,
+        speedup=outcome.speedup,
+        source_path=str(folder / ("kernel.py" if outcome.source else "torch_form.py")),
+        seconds=dict(progress.seconds),
+        versions=versions(),
+        notes=notes,
+    )
+    graph = outcome.best.family.graph if outcome.best is not None else None
+    guarded = Guarded(found.program, outcome.run, request.reference)
+    result = Result(
+        without_state(guarded, request.function),
+        record,
+        outcome.source,
+        outcome.torch_source,
+        graph,
+        outcome.certificate,
+    )
+    result.save(folder)
+    return result
+
+
+def _best_row(outcome: Outcome) -> Row | None:
+    ended = {"measured", "modelled"}
+    return next((row for row in outcome.rows if row.status in ended), None)
+
+
+def _default_folder(settings: Settings, program: Program, target: Target) -> Path:
+    import hashlib
+
+    digest = hashlib.blake2b(str(program).encode(), digest_size=4).hexdigest()
+    return settings.cache_dir / "runs" / f"{program.name}-{target.name}-{digest}"
