@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -97,21 +97,20 @@ def minimise(
                 break
             look(point)
     else:
-        for _ in _sampled(dimensions, look, seen, trials, seed, seeds):
-            if stop():
-                break
+        _sample(dimensions, look, seen, trials, seed, seeds, stop)
     log.debug("looked at %d points, %d rejected", len(seen), sum(bool(t.reason) for t in seen.values()))
     return sorted(seen.values(), key=lambda t: (t.seconds, t.point))
 
 
-def _sampled(
+def _sample(
     dimensions: Sequence[Dimension],
     look: Callable[[tuple[int, ...]], Trial],
     seen: dict[tuple[int, ...], Trial],
     trials: int,
     seed: int,
     seeds: Sequence[tuple[int, ...]],
-) -> Iterator[None]:
+    stop: Callable[[], bool],
+) -> None:
     """Ask and tell until enough distinct points were seen, or the sampler only repeats itself."""
     import optuna
 
@@ -121,7 +120,7 @@ def _sampled(
     for point in seeds:
         study.enqueue_trial(_encoded(dimensions, point), skip_if_exists=True)
     asked = 0
-    while len(seen) < trials and asked < 3 * trials:
+    while len(seen) < trials and asked < 3 * trials and not stop():
         asked += 1
         trial = study.ask()
         point = tuple(_suggested(trial, d) for d in dimensions)
@@ -129,7 +128,6 @@ def _sampled(
         finite = [t.seconds for t in seen.values() if not t.reason]
         penalty = PENALTY_FACTOR * max(finite, default=1.0)
         study.tell(trial, penalty if answer.reason else answer.seconds)
-        yield
 
 
 def _suggested(trial: optuna.Trial, dimension: Dimension) -> int:

@@ -160,6 +160,7 @@ def _measured_row(row: CpuRow, proved: Proved | None, found: Found, target: Targ
     limit_us = speed_of_light(graph, target, found.sizes) * 1e6
     return shown.model_copy(
         update={
+            "family": proved.number,
             "kernels": launches(graph),
             "bound_us": lower_bound(graph, target, found.sizes) * 1e6,
             "speed_of_light_percent": 100 * limit_us / row.median_us if row.median_us else None,
@@ -177,7 +178,8 @@ def _status(failure: str) -> str:
 
 
 def _row(proved: Proved, status: str, detail: str) -> Row:
-    return Row(name=_name(proved), kind="family", status=status, detail=detail, verdict=proved.verdict.status.value)
+    verdict = proved.verdict.status.value
+    return Row(name=_name(proved), kind="family", family=proved.number, status=status, detail=detail, verdict=verdict)
 
 
 def _name(proved: Proved) -> str:

@@ -212,6 +212,7 @@ def _row(proved: Proved, outcome: Built | NotBuilt, found: Found, target: Target
     row = Row(
         name=f"family {proved.number}",
         kind="family",
+        family=proved.number,
         status="modelled",
         kernels=launches(graph),
         roles=[{str(a): r.value for a, r in k.roles} for k in graph.kernels],

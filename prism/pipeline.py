@@ -234,10 +234,10 @@ def _result(
         proof = outcome.best.verdict
         verdict = VerdictRecord(status=proof.status.value, reason=proof.reason, facts=list(proof.facts))
     statuses = Counter(found.statuses)
-    statuses.update(row.status for row in outcome.rows if row.kind == "family")
-    tried = sum(row.kind == "family" for row in outcome.rows)
-    if len(found.proved) > tried:
-        statuses["deferred: proved, not tuned within the effort"] += len(found.proved) - tried
+    ended = _ended(outcome.rows)
+    statuses.update(ended.values())
+    if len(found.proved) > len(ended):
+        statuses["deferred: proved, not tuned within the effort"] += len(found.proved) - len(ended)
     notes = [*(f"fact: {fact}" for fact in found.program.facts), *outcome.notes]
     if progress.stop_requested:
         notes.append("stopped by Ctrl-C: this is the best found until then")
@@ -277,6 +277,15 @@ def _result(
     )
     result.save(folder)
     return result
+
+
+def _ended(rows: Sequence[Row]) -> dict[int, str]:
+    """The one status of each family that a target tried; a family may have a row per way of running it."""
+    ended: dict[int, str] = {}
+    for row in rows:
+        if row.family is not None and (row.family not in ended or row.status == "measured"):
+            ended[row.family] = row.status
+    return ended
 
 
 def _best_row(outcome: Outcome) -> Row | None:

@@ -31,6 +31,8 @@ class Row(_Record):
     """``family 3``, or the baseline's name."""
     kind: Literal["family", "baseline"]
     """Ours, or something to compare with."""
+    family: int | None = None
+    """The family's place in the generator's order, from 1; None for baselines."""
     status: str
     """``measured``, ``modelled``, ``deferred``, ``inaccurate``, ``compile failed``, ..."""
     detail: str = ""

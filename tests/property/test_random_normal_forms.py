@@ -276,7 +276,7 @@ class Expressions:
 
     def sound(self, e: Expr) -> Iterator[Expr]:
         """Expressions that are defined and equal wherever this one is, by one step at the top."""
-        new = self.leaf()
+        new, shift = self.leaf(), leaf(f"shift{self.random.randint(0, 9)}", [])
         match e.op, e.args:
             case Op.MUL, (a, b):
                 yield b * a
@@ -307,7 +307,7 @@ class Expressions:
             case Op.MAX2, (a, b):
                 yield maximum(b, a)
                 yield maximum(a, maximum(a, b))
-                yield maximum(a + new, b + new) - new
+                yield maximum(a + shift, b + shift) - shift
             case Op.MIN2, (a, b):
                 yield -maximum(-b, -a)
             case Op.CALL, (a,) if e.name == "silu":
