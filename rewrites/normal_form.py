@@ -6,8 +6,9 @@ renaming of bound axes. *Equal* is directional: wherever the left side (the spec
 side is defined and has the same value. Minus infinity may meet ``+``, ``max`` and ``exp`` only.
 
 It proves and never guesses: equal normal forms and implied definedness are a proof. Different normal forms are no
-disproof, for it does not factor polynomials, looks into no function but ``exp`` and ``log``, and moves nothing in or
-out of ``where``.
+disproof, for it does not factor polynomials, looks into no function but ``exp`` and ``log``, moves nothing in or out
+of ``where``, takes out of the larger of two only what both literally contain, and brings fractions over a common
+denominator only where they stand outermost.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from typing import Final
 from rewrites.atoms import (
     ONE,
     ZERO,
-    Atom,
     Choice,
     Condition,
     Element,
@@ -91,7 +91,7 @@ class _Normal:
 class NormalForm:
     """Normal forms of expressions, remembered. Deterministic: nothing depends on the process or on what was asked."""
 
-    def __init__(self, nonnegative: frozenset[Atom] = frozenset()) -> None:
+    def __init__(self, nonnegative: frozenset[Polynomial] = frozenset()) -> None:
         self._algebra = Reducer(nonnegative)
         self._memory: dict[Expr, _Normal] = {}
 
@@ -160,21 +160,21 @@ class NormalForm:
         notes = {n for node in walk([left, right]) for n in self._memory[node].notes}
         return Comparison(True, True, "the normal forms are equal", _facts(spec, candidate, domain, notes))
 
-    def _roots(self, left: Expr, right: Expr) -> frozenset[Atom]:
-        """Atoms of unknown sign that are not negative wherever ``left`` is defined.
+    def _roots(self, left: Expr, right: Expr) -> frozenset[Polynomial]:
+        """What is of unknown sign and yet not negative wherever ``left`` is defined: atoms, and sums.
 
-        Only those over axes that are bound nowhere: at other indices of an axis an atom may be negative.
+        Only those over axes that are bound nowhere: at other indices of an axis they may be negative.
         """
         bound = {a.name for a in bound_axes([left, right])}
-        out: set[Atom] = set()
-        for o in self._memory[left].obligations:
-            match o.subject.single:
-                case (((a, 1),), 1) if o.need is Need.NONNEGATIVE and a.sign is Sign.ANY and not (o.bound or o.under):
-                    if not bound & {x.name for x in a.free}:
-                        out.add(a)
-                case _:
-                    pass
-        return frozenset(out)
+        return frozenset(
+            o.subject
+            for o in self._memory[left].obligations
+            if o.need is Need.NONNEGATIVE
+            and sign_of(o.subject) is Sign.ANY
+            and not (o.bound or o.under)
+            and (len(o.subject) > 1 or o.subject in map(power_of, o.subject.atoms))
+            and not bound & {x.name for x in o.subject.free}
+        )
 
     def _guarded(self, e: Expr) -> _Normal:
         try:

@@ -51,8 +51,6 @@ from sgraph.expr import Op, Sign
 
 MAX_OPERANDS: Final = 64
 """Operands that a largest-of is opened into."""
-MAX_TRANSLATED: Final = 8
-"""Operands of a largest-of up to which every one is tried as what to take out."""
 ODD_CALLS: Final = frozenset({"tanh", "erf", "sin"})
 """Functions with f(-x) = -f(x)."""
 
@@ -162,7 +160,7 @@ class Pointwise(Algebra):
         kept = self._undominated([p for p in found if not _is_infinity(p)] or list(found)[:1])
         if len(kept) == 1:
             return kept[0]
-        shared = self._offset(kept)
+        shared = _shared(kept)
         kept = [self.subtract(p, shared) for p in kept]
         number, common = _positive_content(kept)
         inverse = self.assemble({a: -e for a, e in common.items()}, Fraction(1) / number)
@@ -170,16 +168,6 @@ class Pointwise(Algebra):
         self.note_factors(monomial(common))
         largest = power_of(self.new(Larger(tuple(kept))))
         return self.add(shared, self.times(largest, self.assemble(common, number)))
-
-    def _offset(self, operands: list[Polynomial]) -> Polynomial:
-        """What is taken out of every operand: one of them, so that ``max(a + c, b + c)`` is ``max(a, b) + c``.
-
-        It has to be finite, for what is left is to have a value where others are minus infinity.
-        """
-        finite = [p for p in operands if p.finite]
-        if not finite or len(operands) > MAX_TRANSLATED:
-            return _shared(operands)
-        return max(finite, key=lambda p: sorted(self.subtract(q, p).key for q in operands))
 
     def _flat(self, p: Polynomial) -> list[Polynomial]:
         """The operands of ``p`` as a largest-of: terms that are one, times something positive, are opened."""

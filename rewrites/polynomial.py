@@ -42,7 +42,7 @@ from sgraph.expr import Sign
 
 MAX_MONOMIALS: Final = 20_000
 """A polynomial of more terms is given up."""
-MAX_WORK: Final = 1_000_000
+MAX_WORK: Final = 500_000
 """Products of monomials that one comparison may form."""
 MAX_BITS: Final = 4096
 """Length of the numerators and denominators that are computed with."""
@@ -61,12 +61,13 @@ class GaveUp(Exception):
 class Algebra:
     """Operations on polynomials, with a budget and a memory of products.
 
-    Atoms given as ``nonnegative`` are taken to be so, besides those that show it.
+    Polynomials given as ``nonnegative`` (single atoms among them) are taken to be so, besides what shows its sign.
     """
 
-    def __init__(self, nonnegative: frozenset[Atom] = frozenset()) -> None:
+    def __init__(self, nonnegative: frozenset[Polynomial] = frozenset()) -> None:
         self.notes: set[Note] = set()
-        self.nonnegative = nonnegative
+        self.given = nonnegative
+        self.nonnegative = frozenset(a for p in nonnegative if len(p) == 1 for a in p.atoms)
         self._left = MAX_WORK
         self._products: dict[tuple[Polynomial, Polynomial], Polynomial] = {}
 
@@ -218,7 +219,7 @@ class Algebra:
         root = square_root(p)
         if root is not None:
             for q in (root, self.scale(root, -1)):
-                if e.denominator == 1 or sign_of(q) is not Sign.ANY:
+                if e.denominator == 1 or sign_of(q) is not Sign.ANY or q in self.given:
                     return self.power(q, 2 * e)
         return self.assemble({self.new(Base(p)): e})
 
@@ -388,10 +389,17 @@ def _subtract_multiple(rest: Dense, p: Dense, at: tuple[Number, ...], c: Number)
             rest.pop(key, None)
 
 
+def _spans(p: Dense) -> list[Number]:
+    """By how much the exponents of each atom differ."""
+    return [max(column) - min(column) for column in zip(*p, strict=True)]
+
+
 def divide(numerator: Polynomial, denominator: Polynomial) -> Polynomial | None:
     """The exact quotient of two polynomials, or None if there is none (or none of reasonable size)."""
     atoms = sorted({*numerator.atoms, *denominator.atoms}, key=lambda a: a.digest)
     rest, by = _dense(numerator, atoms), _dense(denominator, atoms)
+    if any(m < n for m, n in zip(_spans(rest), _spans(by), strict=True)):
+        return None  # degrees add
     lead = max(by)
     lowest = tuple(x - y for x, y in zip(min(rest), min(by), strict=True))
     quotient: Dense = {}
@@ -402,7 +410,7 @@ def divide(numerator: Polynomial, denominator: Polynomial) -> Polynomial | None:
         step = tuple(x - y for x, y in zip(top, lead, strict=True))
         if step < lowest:
             return None
-        quotient[step] = Fraction(rest[top]) / by[lead]
+        quotient[step] = exact(Fraction(rest[top]) / by[lead])
         _subtract_multiple(rest, by, step, quotient[step])
     return None
 

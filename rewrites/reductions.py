@@ -60,7 +60,7 @@ Colours = Mapping[Axis, bytes]
 class Reducer(Pointwise):
     """The algebra with reductions over bound axes."""
 
-    def __init__(self, nonnegative: frozenset[Atom] = frozenset()) -> None:
+    def __init__(self, nonnegative: frozenset[Polynomial] = frozenset()) -> None:
         super().__init__(nonnegative)
         self._renamed: dict[tuple[Atom, frozenset[tuple[Axis, Axis]]], Polynomial] = {}
         self._shapes: dict[tuple[Atom, frozenset[tuple[Axis, bytes]]], bytes] = {}

@@ -70,6 +70,10 @@ def _sum(parts: list[Expr]) -> Expr:
     return out
 
 
+def atoms(axis: Axis) -> tuple[Axis, Axis, Axis]:
+    return axis.atom("cell"), axis.atom("step"), axis.atom("lane")
+
+
 def rms(x: Expr, k: Axis, eps: Expr = EPS) -> Expr:
     return rsqrt(mean_over(k, x * x) + eps)
 
@@ -105,6 +109,9 @@ RMS_LINEAR = sum_over(K, X * rms(X, K) * G * W)
         (sqrt(A * A), call("abs", A)),
         (sqrt(A * A) * sqrt(A * A), A * A),
         (sqrt(A) * sqrt(sqrt(A * A)), A),
+        (exp(const("1/2") * log(A * A)), call("abs", A)),
+        (sqrt(A + B) * sqrt(A + B), sqrt((A + B) * (A + B))),
+        (log(recip(A * A + B * B) * recip(A * A + B * B)), const(-2) * log(A * A + B * B)),
         (sum_over(J, S * recip(A)), recip(A) * sum_over(J, S)),
     ],
 )
@@ -129,11 +136,35 @@ def test_defined_wherever_the_left_side_is(left: Expr, right: Expr) -> None:
         (A * recip(A + B), (A * B) * recip((A + B) * B)),
         (A, A + const(0) * call("unheard_of", B)),
         (sqrt(A * A) * A, A * A),
+        (sqrt((A + B) * (A + B)), A + B),
+        (exp(const("1/2") * log(A * A)), A),
         (log(recip((A + B) * (A + B))), const(-2) * log(A + B)),
     ],
 )
 def test_not_defined_everywhere_or_of_another_sign(left: Expr, right: Expr) -> None:
     assert not proved(left, right)
+
+
+def test_what_is_not_negative_here_may_be_elsewhere() -> None:
+    here = const(0) * sqrt(leaf("u", [J]))
+    u = leaf("u", [J2])
+    assert not proved(here + sum_over(J2, sqrt(u * u)), here + sum_over(J2, u))
+    assert not proved(here + sum_over(J2, const(0) * recip(u)), here + const(0) * recip(leaf("u", [J])))
+
+
+def test_an_axis_that_may_be_empty() -> None:
+    x = leaf("x", [EMPTY])
+    total = sum_over(EMPTY, x)
+    # Over an empty axis a sum is 0 and what it divides by need not be defined.
+    assert not proved(sum_over(EMPTY, x * recip(total)), const(1))
+    assert proved(sum_over(J, S * recip(sum_over(J, S))), const(1))
+    assert not proved(sum_over(EMPTY, recip(extent(EMPTY))), const(1))
+    assert proved(total * recip(total), const(1))
+    assert proved(x * total * recip(total), x)
+    found = compare(sum_over(EMPTY, x * recip(total)), const(1))
+    assert "if z is empty" in found.reason
+    split = leaf("x", atoms(EMPTY))
+    assert not compare(sum_over(atoms(EMPTY), split), sum_over(atoms(EMPTY), split + split)).decided
 
 
 def test_an_obligation_at_every_index_is_not_one_at_this_index() -> None:
@@ -184,6 +215,12 @@ def test_minus_infinity() -> None:
     assert proved(maximum(A, neg_inf()), A)
     other = leaf("other", [M, J], finite=False)
     assert proved(exp(mask + other), exp(mask) * exp(other))
+    assert not proved(const(0), const(0) * recip(sum_over(J, exp(mask))))
+    assert not proved(max_over(J, exp(leaf("row", [M], finite=False)) * S), exp(leaf("row", [M], finite=False)))
+    # A row that is not masked entirely says nothing of other rows.
+    row = const(0) * recip(sum_over(J, exp(mask)))
+    assert proved(row, row + const(0) * max_over(J, mask))
+    assert not proved(row, row + sum_over(M, const(0) * max_over(J, mask)))
     assert not proved(exp(mask) * exp(other), exp(mask + other))  # -inf + -inf has no value
     assert not proved(sum_over(J, exp(mask)), exp(max_over(J, mask)) * sum_over(J, exp(mask - max_over(J, mask))))
 

@@ -335,6 +335,11 @@ def test_masks_and_unknown_counts() -> None:
     assert proved(sum_over(atoms(K), mask * A), extent(K) * A)
     assert not proved(sum_over(atoms(K), A), extent(K) * A)
     assert not proved(sum_over([step, lane], mask), extent(K))
+    assert not proved(sum_over([step, lane], leaf("valid:k", [step, lane])), extent(K))
+    # Some index is valid; in one cell none may be.
+    positive = mask * exp(leaf("s", atoms(K)))
+    assert proved(const(0), const(0) * recip(sum_over(atoms(K), positive)))
+    assert not proved(const(0), const(0) * recip(sum_over([step, lane], positive)))
     assert not proved(sum_over(lane, A), extent(K) * A)
     assert not proved(sum_over(lane, A), A)
     assert proved(sum_over(lane, A * mask), A * sum_over(lane, mask))
