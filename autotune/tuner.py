@@ -123,9 +123,18 @@ class Tuner:
             return cost.total_s
 
         seeds = self._seeds(dimensions, evaluate, graph, schedule)
-        looked = minimise(dimensions, evaluate, trials=self.trials, seed=self.seed, seeds=seeds, stop=self.stop)
+        looked = minimise(
+            dimensions,
+            evaluate,
+            trials=self.trials,
+            seed=self.seed,
+            seeds=seeds,
+            # A stopped search still finishes the kernel in hand, with one assignment that fits.
+            stop=lambda: self.stop() and bool(found),
+        )
         reason = looked[0].reason if looked else "stopped before any assignment was tried"
-        return [found[t.point] for t in looked if not t.reason], reason
+        fastest = sorted(found.items(), key=lambda item: (item[1].cost.total_s, item[0]))
+        return [instance for _, instance in fastest], reason
 
     def _seeds(
         self,

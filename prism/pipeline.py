@@ -199,7 +199,7 @@ def _prove(families: Sequence[Family], most: int, progress: Progress) -> tuple[t
     proved: list[Proved] = []
     statuses: Counter[str] = Counter()
     for number, family in enumerate(families, 1):
-        if number > most or progress.stop_requested:
+        if number > most or (progress.stop_requested and proved):
             statuses["deferred: not proved within the effort"] += len(families) - number + 1
             break
         verdict = prove(family.graph, family.schedules)

@@ -70,6 +70,18 @@ class Progress:
                     self._status = None
 
     @contextmanager
+    def raising(self) -> Generator[None]:
+        """Inside the block Ctrl-C raises at once, for work that keeps what it has when that happens."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextmanager
     def _interruptible(self) -> Generator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
