@@ -36,6 +36,7 @@ def capture(
     name: str | None = None,
     sizes: Mapping[str, Sequence[int | Size]] | None = None,
     constant: Collection[str] = (),
+    may_hold_minus_inf: Collection[str] = (),
 ) -> Program:
     """The program that a torch function or module computes.
 
@@ -50,6 +51,8 @@ def capture(
         sizes: for a parameter, the size of each of its dimensions, a ``Size`` where it is known only at call time.
             The example must have a size in the range. Dimensions with one ``Size`` name are equally long.
         constant: names of parameters whose contents stay the same between calls.
+        may_hold_minus_inf: names of parameters that are additive masks. Others are finite: a call with minus infinity
+            in them is outside the program.
 
     Raises:
         InputError: the examples do not fit the function.
@@ -59,4 +62,4 @@ def capture(
     from prism.frontend.denotation import denote
     from prism.frontend.tracing import trace
 
-    return denote(trace(function, inputs, name=name, sizes=sizes or {}, constant=constant))
+    return denote(trace(function, inputs, name=name, sizes=sizes or {}, constant=constant, masks=may_hold_minus_inf))

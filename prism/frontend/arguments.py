@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch.export import Dim
 
-from prism.frontend.trace import REAL
+from prism.frontend.trace import EXACT, REAL
 from sgraph.axis import Extent, Size
 from sgraph.errors import InputError, UnsupportedProgram
 
@@ -97,11 +97,11 @@ def check_input(parameter: str, value: object, label: str, where: str) -> torch.
             do="pass tensors only; fix other arguments with a default or functools.partial",
         )
     dtype = dtype_name(value.dtype)
-    if dtype not in REAL:
+    if dtype not in REAL | EXACT:
         raise InputError(
             f"the input `{parameter}` of {label} holds {dtype}; Prism computes with real numbers",
             where=where,
-            do="pass bfloat16, float16, float32 or float64, and leave integer tensors (indices, masks) outside",
+            do=f"pass one of {', '.join(sorted(REAL | EXACT))}",
         )
     if value.layout is not torch.strided:
         raise InputError(f"the input `{parameter}` of {label} is not a dense tensor", where=where, do="use .to_dense()")

@@ -2,26 +2,56 @@
 
 from __future__ import annotations
 
-from prism.frontend.axes import Value, elementwise
 from prism.frontend.call import Call, meaning
+from prism.frontend.combine import elementwise, whole
+from prism.frontend.conditions import causal
+from prism.frontend.layout import repeated
 from prism.frontend.products import matrix_product
 from prism.frontend.reductions import softmax
-from sgraph.expr import const, extent, mul, rsqrt
+from prism.frontend.values import Tensorial, Value, choose, permuted
+from sgraph.expr import Expr, const, extent, mul, neg_inf, product, rsqrt, where
 
 
 @meaning("scaled_dot_product_attention")
-def _attention(call: Call) -> Value:
-    """``softmax(query @ key.T * scale) @ value``, with as many heads on both sides and no mask."""
-    for name in ("attn_mask", "dropout_p", "is_causal", "enable_gqa"):
-        if call.node.arguments.get(name):
-            call.refuse(f"`{name}` is not understood")
-    query, key = call.tensor("query"), call.tensor("key")
+def _attention(call: Call) -> Tensorial:
+    """``softmax(query @ key.T * scale + mask) @ value``; a row without any key has no meaning."""
+    if call.rational("dropout_p"):
+        call.refuse("it draws random numbers if `dropout_p` is not 0")
+    query, key, value = call.tensor("query"), call.tensor("key"), call.tensor("value")
+    if call.flag("enable_gqa"):
+        key, value = (_for_each_query_head(call, query, kv) for kv in (key, value))
+    transposed = permuted(key, [*range(key.rank - 2), key.rank - 1, key.rank - 2])
+    products, scale = matrix_product(call, query, transposed), _scale(call, query)
+    scores = _masked(call, elementwise(call.axes, lambda s: mul(s, scale), products))
+    return matrix_product(call, softmax(call.axes, scores, (scores.rank - 1,)), value)
+
+
+def _scale(call: Call, query: Tensorial) -> Expr:
     if call.has("scale"):
-        scale = call.number("scale")
-    else:
-        width = query.dims[-1]
-        scale = const(1) if width is None else rsqrt(extent(width))
-    transposed = Value((*key.dims[:-2], key.dims[-1], key.dims[-2]), key.expr)
-    scores = elementwise(call.axes, lambda s: mul(s, scale), matrix_product(call, query, transposed))
-    weights = softmax(call.axes, scores, (len(scores.dims) - 1,))
-    return matrix_product(call, weights, call.tensor("value"))
+        return call.number("scale")
+    width = product(extent(a) for a in whole(call.axes, query).dims[-1])
+    return const(1) if width is const(1) else rsqrt(width)
+
+
+def _for_each_query_head(call: Call, query: Tensorial, tensor: Tensorial) -> Value:
+    """Keys or values with each head repeated for the query heads of its group."""
+    query, plain = whole(call.axes, query), whole(call.axes, tensor)
+    heads, groups = query.shape[-3], plain.shape[-3].extent
+    repeats = heads.over(groups) if groups is not None else None
+    if repeats is None or not isinstance(repeats.extent, int):
+        call.refuse(f"{heads} query heads are no multiple of {groups} key heads")
+    return repeated(call, plain, plain.rank - 3, repeats.extent)
+
+
+def _masked(call: Call, scores: Tensorial) -> Tensorial:
+    """The scores plus the mask: a Boolean one keeps what is true, a causal one what is not right of the diagonal."""
+    if call.flag("is_causal"):
+        plain = whole(call.axes, scores)
+        row, column = plain.dims[-2:]
+        return Value(plain.dims, where(causal(row, column, 0), plain.expr, neg_inf()))
+    if not call.has("attn_mask"):
+        return scores
+    mask = call.stored("attn_mask")
+    if mask.boolean:
+        return elementwise(call.axes, lambda m, s: choose(m, s, neg_inf()), mask, scores)
+    return elementwise(call.axes, lambda s, m: s + m, scores, mask)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NoReturn, cast
 
-from prism.frontend.axes import Axes, Value
+from prism.frontend.axes import Axes
 from prism.frontend.literals import literal
-from prism.frontend.trace import Node, Ref
-from sgraph.axis import Extent
+from prism.frontend.trace import Node, Product, Ref
+from prism.frontend.values import Tensorial, Value, scalar
 from sgraph.errors import UnsupportedOperator, UnsupportedProgram
 from sgraph.expr import Expr, neg_inf
 from sgraph.program import DType
 
-Results = tuple[Value | None, ...]
+Results = tuple[Tensorial | None, ...]
 """What an operator returns; None where the language has no meaning for a result (indices of a maximum)."""
 
 
@@ -41,31 +41,36 @@ class Call:
         meta = self.node.results[0]
         return meta is not None and meta.dtype == DType.BOOL
 
-    def tensor(self, name: str, *, may_be_infinite: bool = False) -> Value:
+    def tensor(self, name: str, *, may_be_infinite: bool = False) -> Tensorial:
         """An argument as numbers: a tensor, a size, or a Python number."""
         argument = self.node.arguments[name]
         if isinstance(argument, Ref):
             return self.reference(argument).numeric()
-        return Value((), self.number(name, may_be_infinite=may_be_infinite))
+        return scalar(self.number(name, may_be_infinite=may_be_infinite))
 
-    def tensors(self, name: str) -> list[Value]:
-        """An argument that is a list of tensors."""
-        references = cast("tuple[Ref, ...]", self.node.arguments[name])
-        return [self.reference(r).numeric() for r in references]
+    def stored(self, name: str) -> Tensorial:
+        """An argument that is a tensor, as it is: numbers or conditions."""
+        argument = self.node.arguments[name]
+        assert isinstance(argument, Ref)
+        return self.reference(argument)
 
-    def optional(self, name: str) -> Value | None:
+    def stored_list(self, name: str) -> list[Tensorial]:
+        """An argument that is a list of tensors, as they are."""
+        return [self.reference(r) for r in cast("tuple[Ref, ...]", self.node.arguments[name])]
+
+    def optional(self, name: str) -> Tensorial | None:
         """An argument that may be left out."""
         return self.tensor(name) if self.has(name) else None
 
-    def condition(self, name: str) -> Value:
-        """An argument that is the result of a comparison."""
+    def condition(self, name: str) -> Tensorial:
+        """An argument that is a Boolean tensor."""
         argument = self.node.arguments[name]
         value = self.reference(argument) if isinstance(argument, Ref) else None
-        if value is None or not value.condition:
-            self.refuse(f"its `{name}` is not the result of a comparison")
+        if value is None or not value.boolean:
+            self.refuse(f"its `{name}` is no Boolean tensor")
         return value
 
-    def reference(self, reference: Ref, position: int = 0) -> Value:
+    def reference(self, reference: Ref, position: int = 0) -> Tensorial:
         """A result of an earlier node."""
         results = self.values[reference.name]
         value = results[position] if position < len(results) else None
@@ -78,7 +83,7 @@ class Call:
         value = self.node.arguments[name]
         if isinstance(value, Ref):
             found = self.reference(value).numeric()
-            if found.dims:
+            if not isinstance(found, Value) or found.dims:
                 self.refuse(f"its `{name}` is a tensor")
             return found.expr
         if not isinstance(value, int | float):
@@ -114,22 +119,28 @@ class Call:
         numbers = (value,) if isinstance(value, int) else cast("tuple[int, ...]", value or tuple(range(rank)))
         return tuple(n % rank if rank else 0 for n in numbers)
 
-    def shape(self) -> tuple[Extent, ...]:
-        """The extents of the result.
+    def place(self, name: str, rank: int) -> int:
+        """One dimension number, counted from the left."""
+        value = self.node.arguments[name]
+        assert isinstance(value, int)
+        return value % rank if rank else 0
+
+    def shape(self, position: int = 0) -> tuple[Product, ...]:
+        """The sizes of a result.
 
         Raises:
-            UnsupportedProgram: one of them is an expression of symbolic sizes.
+            UnsupportedProgram: one of them is no product of symbolic sizes.
         """
-        meta = self.node.results[0]
+        meta = self.node.results[position]
         assert meta is not None
-        for extent in meta.shape:
-            if isinstance(extent, str):
+        for size in meta.shape:
+            if isinstance(size, str):
                 raise UnsupportedProgram(
-                    f"{self.node.operator} makes a dimension of size {extent}",
+                    f"{self.node.operator} makes a dimension of size {size}",
                     where=self.node.line,
                     do="fix the symbolic sizes in it to numbers, or split the axis outside the captured function",
                 )
-        return cast("tuple[Extent, ...]", meta.shape)
+        return cast("tuple[Product, ...]", meta.shape)
 
     def refuse(self, reason: str) -> NoReturn:
         """Give up on this operator.
@@ -149,7 +160,7 @@ def unsupported(node: Node, reason: str) -> UnsupportedOperator:
     )
 
 
-Meaning = Callable[[Call], Value | Results]
+Meaning = Callable[[Call], Tensorial | Results]
 
 MEANINGS: dict[str, Meaning] = {}
 """By operator name without overload: ``softmax`` for ``aten.softmax.int``; ``python.mul`` for Python functions."""

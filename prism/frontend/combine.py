@@ -7,9 +7,9 @@ joined dimension as the sum of the parts' sums.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import reduce
 from itertools import accumulate
-from typing import Final, NoReturn, cast
+from typing import Final, NoReturn, cast, overload
 
 from prism.frontend.axes import Axes, Dim, distinct, flat, size_of
 from prism.frontend.trace import ONE, Product
@@ -75,9 +75,24 @@ def align(
     return chosen, exprs
 
 
+One = Callable[[Expr], Expr]
+Two = Callable[[Expr, Expr], Expr]
+Three = Callable[[Expr, Expr, Expr], Expr]
+
+
+@overload
+def elementwise(axes: Axes, function: One, a: Tensorial, /, *, boolean: bool = ...) -> Tensorial: ...
+@overload
+def elementwise(axes: Axes, function: Two, a: Tensorial, b: Tensorial, /, *, boolean: bool = ...) -> Tensorial: ...
+@overload
 def elementwise(
-    axes: Axes, function: Callable[..., Expr], *operands: Tensorial, boolean: bool = False
-) -> Tensorial:
+    axes: Axes, function: Three, a: Tensorial, b: Tensorial, c: Tensorial, /, *, boolean: bool = ...
+) -> Tensorial: ...
+@overload
+def elementwise(
+    axes: Axes, function: Callable[..., Expr], /, *operands: Tensorial, boolean: bool = ...
+) -> Tensorial: ...
+def elementwise(axes: Axes, function: Callable[..., Expr], *operands: Tensorial, boolean: bool = False) -> Tensorial:
     """A function of aligned elements, dimensions broadcast from the right; ``boolean`` if it makes conditions."""
     rank = max(o.rank for o in operands)
     labels = [range(rank - o.rank, rank) for o in operands]
@@ -108,7 +123,7 @@ def contract(
     parts = [contract(axes, column, labels, result) for column in columns]
     if label in result:
         return _join(axes, result.index(label), parts)
-    return reduce(partial(elementwise, axes, add), parts)
+    return _combined(axes, add, parts)
 
 
 def fold(axes: Axes, value: Tensorial, dimensions: Sequence[int], op: Op, *, keep: bool) -> Tensorial:
@@ -120,9 +135,16 @@ def fold(axes: Axes, value: Tensorial, dimensions: Sequence[int], op: Op, *, kee
         return Value(kept, over(folded, value.expr))
     parts = [fold(axes, part, dimensions, op, keep=keep) for part in value.parts]
     if value.dimension in dimensions:
-        return reduce(partial(elementwise, axes, combine), parts)
+        return _combined(axes, combine, parts)
     dropped = 0 if keep else sum(d < value.dimension for d in set(dimensions))
     return _join(axes, value.dimension - dropped, parts)
+
+
+def _combined(axes: Axes, function: Two, parts: Sequence[Tensorial]) -> Tensorial:
+    result, *others = parts
+    for part in others:
+        result = elementwise(axes, function, result, part)
+    return result
 
 
 def count(value: Tensorial, dimensions: Sequence[int]) -> Expr:
@@ -131,6 +153,14 @@ def count(value: Tensorial, dimensions: Sequence[int]) -> Expr:
         return product(extent(a) for i, dim in enumerate(value.dims) if i in dimensions for a in dim)
     counts = [count(part, dimensions) for part in value.parts]
     return reduce(add, counts) if value.dimension in dimensions else counts[0]
+
+
+def fewest(value: Tensorial, dimensions: Sequence[int]) -> int:
+    """The least that ``count`` can be."""
+    if isinstance(value, Value):
+        return Product.of(a.extent for i, dim in enumerate(value.dims) if i in dimensions for a in dim).smallest
+    counts = [fewest(part, dimensions) for part in value.parts]
+    return sum(counts) if value.dimension in dimensions else counts[0]
 
 
 def position(dim: Dim) -> Expr:
@@ -175,12 +205,12 @@ def _columns(
     rows: list[Sequence[Tensorial]] = []
     for operand, names in zip(operands, labels, strict=True):
         place = names.index(label) if label in names else None
-        if place is None or isinstance(operand, Value) and not operand.dims[place]:
+        if place is None or (isinstance(operand, Value) and not operand.dims[place]):
             rows.append([operand] * len(lengths))
         elif isinstance(operand, Value):
             if all(length == ONE for length in lengths):
                 return None
-            rows.append(_pieces(axes, operand, place, lengths))
+            rows.append(_pieces(axes, operand, place, found[0]))
         elif _along(operand, names, label) and operand.lengths == lengths:
             rows.append(operand.parts)
         else:
@@ -207,8 +237,7 @@ def whole(axes: Axes, value: Tensorial) -> Value:
     if any(length != ONE for length in value.lengths):
         _refuse(axes, f"the tensor joined from parts of {_text(value.lengths)} is used as one whole")
     new = axes.fresh(len(value.parts))
-    dims = [()] * value.rank
-    dims[value.dimension] = new
+    dims = tuple(new if i == value.dimension else () for i in range(value.rank))
 
     def pick(place: Expr, *elements: Expr) -> Expr:
         *others, last = elements
@@ -216,19 +245,22 @@ def whole(axes: Axes, value: Tensorial) -> Value:
             last = where(equal(place, const(number)), element, last)
         return last
 
-    place = Value(tuple(dims), position(new))
+    place = Value(dims, position(new))
     result = elementwise(axes, pick, place, *value.parts, boolean=value.boolean)
     assert isinstance(result, Value)
     return result
 
 
-def _pieces(axes: Axes, value: Value, dimension: int, lengths: Sequence[Product]) -> list[Value]:
-    extents = [length.extent for length in lengths]
-    if any(e is None for e in extents):
+def _pieces(axes: Axes, value: Value, dimension: int, joined: Joined) -> list[Value]:
+    lengths = joined.lengths
+    if any(length.extent is None for length in lengths):
         _refuse(axes, f"parts of {_text(lengths)} meet a tensor that is one whole")
-    sizes = [const(e) if isinstance(e, int) else extent(Axis("", e)) for e in extents if e is not None]
-    starts = accumulate(sizes, add, initial=const(0))
-    return [piece(axes, value, dimension, start, length) for start, length in zip(starts, lengths, strict=False)]
+    sizes = [
+        const(length.number) if not length.sizes else count(part, (joined.dimension,))
+        for part, length in zip(joined.parts, lengths, strict=True)
+    ]
+    starts = accumulate(sizes[:-1], lambda a, b: a + b, initial=const(0))
+    return [piece(axes, value, dimension, start, length) for start, length in zip(starts, lengths, strict=True)]
 
 
 def piece(axes: Axes, value: Value, dimension: int, start: Expr, length: Product) -> Value:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import cast
 
-from prism.frontend import attention, layout, pointwise, products, reductions
-from prism.frontend.axes import Axes, Value, canonical
-from prism.frontend.call import MEANINGS, Call, Results, find
-from prism.frontend.trace import REAL, SIZE, Meta, Node, Placeholder, Ref, Trace
-from sgraph.axis import Extent
+from prism.frontend import attention, conditions, layout, pointwise, products, reductions
+from prism.frontend.axes import Axes, Dim, flat, times
+from prism.frontend.call import MEANINGS, Call, Results, find, unsupported
+from prism.frontend.combine import whole
+from prism.frontend.definedness import Masked
+from prism.frontend.trace import REAL, SIZE, Meta, Node, Placeholder, Product, Ref, Trace
+from prism.frontend.values import Joined, Value, canonical, holds
+from sgraph.axis import Axis, Extent
 from sgraph.errors import UnsupportedOperator, UnsupportedProgram
-from sgraph.expr import Op, const, leaf, leaves
+from sgraph.expr import Op, const, equal, leaf, leaves
 from sgraph.program import DType, Output, Program, Tensor
 
-FAMILIES = (attention, layout, pointwise, products, reductions)
+FAMILIES = (attention, conditions, layout, pointwise, products, reductions)
 """Importing these modules fills the table of meanings."""
 
 
@@ -30,19 +33,38 @@ def denote(trace: Trace) -> Program:
     axes = Axes()
     names = _names(trace)
     inputs = _inputs(trace.placeholders, axes)
-    _run(trace, needed, axes, inputs, {})
-    axes.settle([inputs[p.name] for p in trace.placeholders if p.literal is None], names)
+    _results(trace, axes, _run(trace, needed, axes, inputs, {}))
+    declared = [p for p in trace.placeholders if p.literal is None]
+    for placeholder in declared:
+        _refuse_split_input(placeholder, inputs[placeholder.name].dims, axes)
+    axes.settle([inputs[p.name].dims for p in declared], names)
 
     facts: dict[str, None] = {}
     inputs = _inputs(trace.placeholders, axes)
     values = _run(trace, needed, axes, inputs, facts)
     tensors = tuple(
-        Tensor(p.parameter, inputs[p.name].dims, DType(p.meta.dtype), p.constant)
-        for p in trace.placeholders
-        if p.literal is None
+        Tensor(p.parameter, _single(inputs[p.name].dims), DType(p.meta.dtype), p.constant, p.finite) for p in declared
     )
-    outputs = _outputs(trace, values, names[len(tensors) :])
+    outputs = _outputs(trace, _results(trace, axes, values), names[len(tensors) :])
     return Program(trace.name, tensors, outputs, trace.source, tuple(facts))
+
+
+def _single(dims: Sequence[Dim]) -> tuple[Axis | None, ...]:
+    assert all(len(dim) <= 1 for dim in dims)
+    return tuple(dim[0] if dim else None for dim in dims)
+
+
+def _refuse_split_input(placeholder: Placeholder, dims: Sequence[Dim], axes: Axes) -> None:
+    """A tensor in memory has one axis per dimension, so what comes in has to be split already."""
+    split = [axes.resolve(dim) for dim in dims]
+    for number, (dim, axis) in enumerate(zip(split, dims, strict=True)):
+        if len(dim) > 1:
+            pieces = ", ".join(str(a.extent) for d in split for a in d or (Axis("", 1),))
+            raise UnsupportedProgram(
+                f"dimension {number} of `{placeholder.parameter}` is viewed as {times(dim)}",
+                where=axes.split_line(axis[0]),
+                do=f"pass `{placeholder.parameter}` as [{pieces}]",
+            )
 
 
 def _needed(trace: Trace) -> frozenset[str]:
@@ -86,11 +108,14 @@ def _inputs(placeholders: Sequence[Placeholder], axes: Axes) -> dict[str, Value]
     values: dict[str, Value] = {}
     for placeholder in placeholders:
         if placeholder.literal is not None:
-            values[placeholder.name] = Value((None,) * len(placeholder.meta.shape), const(placeholder.literal))
+            values[placeholder.name] = Value(((),) * len(placeholder.meta.shape), const(placeholder.literal))
             continue
         # Symbolic extents of inputs are declared ones, never expressions of others.
-        dims = axes.dimensions(cast("tuple[Extent, ...]", placeholder.meta.shape))
-        values[placeholder.name] = Value(dims, leaf(placeholder.parameter, [a for a in dims if a is not None]))
+        sizes = cast("tuple[Product, ...]", placeholder.meta.shape)
+        dims = axes.dimensions([cast("Extent", size.extent) for size in sizes])
+        element = leaf(placeholder.parameter, flat(dims), finite=placeholder.finite)
+        boolean = placeholder.meta.dtype == DType.BOOL
+        values[placeholder.name] = Value(dims, holds(equal(element, const(1))) if boolean else element, boolean)
     return values
 
 
@@ -99,11 +124,13 @@ def _run(
 ) -> dict[str, Results]:
     """The value of every needed node, in order."""
     values: dict[str, Results] = {name: (value,) for name, value in inputs.items()}
+    masked = Masked()
     dtypes = {p.name: p.meta.dtype for p in trace.placeholders if p.literal is None}
     for node in trace.nodes:
         if node.name not in needed:
             continue
         _refuse_rounding(node, dtypes)
+        axes.line = node.line
         try:
             result = find(node)(Call(node, axes, values, facts))
         except UnsupportedOperator:
@@ -112,7 +139,10 @@ def _run(
             # Arithmetic on sizes usually only feeds a reshape, which looks at the result's shape.
             result = (None,)
         results = result if isinstance(result, tuple) else (result,)
-        _check_shapes(node, results)
+        _check(node, results)
+        if axes.settled:
+            for value in results:
+                masked.check(node, value)
         values[node.name] = results
         if node.results[0] is not None:
             dtypes[node.name] = node.results[0].dtype
@@ -124,7 +154,8 @@ def _refuse_rounding(node: Node, dtypes: dict[str, str]) -> None:
     made = node.results[0].dtype if node.results[0] is not None else SIZE
     if made in (*REAL, DType.BOOL, SIZE):
         return
-    if any(dtypes.get(ref.name) in REAL for ref in _references(node.arguments.values())):
+    fractions = any(isinstance(a, float) and not a.is_integer() for a in node.arguments.values())
+    if fractions or any(dtypes.get(ref.name) in REAL for ref in _references(node.arguments.values())):
         raise UnsupportedProgram(
             f"{node.operator} turns real numbers into {made}",
             where=node.line,
@@ -132,41 +163,75 @@ def _refuse_rounding(node: Node, dtypes: dict[str, str]) -> None:
         )
 
 
-def _check_shapes(node: Node, results: Results) -> None:
+def _check(node: Node, results: Results) -> None:
+    """Results have the sizes that torch says, and are Boolean where torch says so."""
     for value, meta in zip(results, node.results, strict=False):
-        if value is not None and meta is not None and meta.dtype != SIZE:
-            found = tuple(1 if a is None else a.extent for a in value.dims)
-            assert found == meta.shape, f"{node.operator}: dimensions {found}, torch says {meta.shape}"
+        if value is None or meta is None or meta.dtype == SIZE:
+            continue
+        parts = value.parts if isinstance(value, Joined) else (value,)
+        free = value.dimension if isinstance(value, Joined) else -1
+        for part in parts:
+            sizes = [m for i, m in enumerate(meta.shape) if i != free]
+            found = [s for i, s in enumerate(part.shape) if i != free]
+            assert found == sizes, f"{node.operator}: sizes {found}, torch says {sizes}"
+        if meta.dtype == DType.BOOL and not value.boolean:
+            raise unsupported(node, "of Boolean tensors it is not understood")
 
 
-def _outputs(trace: Trace, values: dict[str, Results], names: Sequence[str]) -> tuple[Output, ...]:
+def _results(trace: Trace, axes: Axes, values: dict[str, Results]) -> list[Value | None]:
+    """What the function returns, each as one element; None for what is no number."""
+    lines = {node.name: node.line for node in trace.nodes}
+    out: list[Value | None] = []
+    for ref in trace.outputs:
+        axes.line = lines.get(ref.name, trace.source)
+        value = values[ref.name][0]
+        out.append(None if value is None else whole(axes, value))
+    return out
+
+
+def _outputs(trace: Trace, results: Sequence[Value | None], names: Sequence[str]) -> tuple[Output, ...]:
     outputs: list[Output] = []
+    lines = {item.name: item.line for item in trace.nodes}
     metas = {item.name: item.results[0] for item in trace.nodes} | {p.name: p.meta for p in trace.placeholders}
-    for number, (name, ref) in enumerate(zip(names, trace.outputs, strict=True)):
+    for number, (name, ref, value) in enumerate(zip(names, trace.outputs, results, strict=True)):
         which = f"result {number} of {trace.name}" if len(names) > 1 else f"the result of {trace.name}"
-        meta, value = metas[ref.name], values[ref.name][0]
+        meta = metas[ref.name]
         if value is None or meta is None or meta.dtype not in REAL:
             raise UnsupportedProgram(
                 f"{which} holds {meta.dtype if meta else 'nothing'}, not real numbers",
                 where=trace.source,
                 do="return bfloat16, float16, float32 or float64 tensors",
             )
-        value = canonical(value)
-        if value.expr.op is Op.LEAF:
+        stored = _stored(which, value, lines.get(ref.name, trace.source))
+        if stored.expr.op is Op.LEAF:
             raise UnsupportedProgram(
-                f"{which} is the input `{value.expr.name}` itself, an alias or copy of it: nothing is computed",
+                f"{which} is the input `{stored.expr.name}` itself, an alias or copy of it: nothing is computed",
                 where=trace.source,
                 do="return computed tensors only, and use the input directly where it is needed",
             )
-        if not leaves([value.expr]):
+        if not leaves([stored.expr]):
             raise UnsupportedProgram(
                 f"{which} depends on no input", where=trace.source, do="make constant tensors outside the function"
             )
-        tensor = Tensor(name, value.dims, DType(meta.dtype))
+        tensor = Tensor(name, _single(stored.dims), DType(meta.dtype))
         for earlier in outputs:
-            if earlier.value is value.expr and earlier.tensor.axes == value.dims:
+            if earlier.value is stored.expr and earlier.tensor.axes == tensor.axes:
                 raise UnsupportedProgram(
                     f"{which} is the same as {earlier.tensor.name}", where=trace.source, do="return it once"
                 )
-        outputs.append(Output(tensor, value.expr))
+        outputs.append(Output(tensor, stored.expr))
     return tuple(outputs)
+
+
+def _stored(which: str, value: Value, line: str) -> Value:
+    """A result as it is written to memory: one axis per dimension."""
+    plain = canonical(value)
+    for number, dim in enumerate(plain.dims):
+        if len(dim) > 1:
+            pieces = ", ".join(str(a.extent) for d in plain.dims for a in d or (Axis("", 1),))
+            raise UnsupportedProgram(
+                f"dimension {number} of {which} merges {times(dim)}",
+                where=line,
+                do=f"return it as [{pieces}], and reshape it outside the captured function",
+            )
+    return plain

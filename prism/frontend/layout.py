@@ -1,13 +1,18 @@
-"""What operators mean that move, add or drop dimensions, or make constant tensors."""
+"""What operators mean that move, add, drop, merge or split dimensions, or make constant tensors."""
 
 from __future__ import annotations
 
-from prism.frontend.axes import Value
-from prism.frontend.call import Call, meaning
-from prism.frontend.trace import Ref
-from sgraph.axis import Axis, Extent, Size
+import math
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+
+from prism.frontend.axes import Dim, distinct, flat, shape_text
+from prism.frontend.call import Call, Results, meaning
+from prism.frontend.combine import join, piece, whole
+from prism.frontend.trace import ONE, Product, Ref
+from prism.frontend.values import FALSE, TRUE, Joined, Tensorial, Value, permuted, scalar
 from sgraph.errors import UnsupportedProgram
-from sgraph.expr import Expr, const, extent, unused_copy
+from sgraph.expr import Expr, const, extent, product
 
 END_OF_SLICE = 2**63 - 1
 """Torch's end of an open slice."""
@@ -17,160 +22,339 @@ END_OF_SLICE = 2**63 - 1
     *("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "_unsafe_view"),
     *("squeeze", "unsqueeze", "atleast_1d", "atleast_2d"),
 )
-def _reshape(call: Call) -> Value:
-    """Dimensions of extent 1 come and go; the others must keep their order."""
-    value = call.tensor("self")
-    shape = call.shape()
-    kept = [e for e in shape if e != 1]
-    if kept != [a.extent for a in value.axes]:
-        raise UnsupportedProgram(
-            f"{call.node.operator} of {_shape_text(value)} to [{', '.join(map(str, shape))}] splits or merges axes",
-            where=call.node.line,
-            do="pass tensors that already have these dimensions, and keep reshapes outside the captured function",
-        )
+def _reshape(call: Call) -> Tensorial:
+    """The same elements in row-major order: axes are regrouped, and split where a dimension ends inside one."""
+    value = call.stored("self")
     if call.node.operator.startswith("aten.squeeze"):
         _refuse_squeeze_of_symbol(call, value)
-    axes = iter(value.axes)
-    return Value(tuple(None if e == 1 else next(axes) for e in shape), value.expr)
+    return _reshaped(call, value, call.shape())
 
 
-def _refuse_squeeze_of_symbol(call: Call, value: Value) -> None:
+def _reshaped(call: Call, value: Tensorial, shape: Sequence[Product]) -> Tensorial:
+    if isinstance(value, Joined):
+        place = _same_place(value, shape)
+        if place is not None:
+            parts: list[Value] = []
+            for part, length in zip(value.parts, value.lengths, strict=True):
+                reshaped = _reshaped(call, part, (*shape[:place], length, *shape[place + 1 :]))
+                assert isinstance(reshaped, Value)
+                parts.append(reshaped)
+            return Joined(place, tuple(parts))
+        value = whole(call.axes, value)
+    dims = call.axes.regroup(value.axes, shape)
+    if dims is None:
+        raise UnsupportedProgram(
+            f"{call.node.operator} of {shape_text(value.dims)} to [{', '.join(map(str, shape))}]: "
+            "the dimensions have no common refinement",
+            where=call.node.line,
+            do="split and merge whole dimensions in their order, or pass tensors that already have these dimensions",
+        )
+    return Value(dims, value.expr, value.boolean)
+
+
+def _same_place(value: Joined, shape: Sequence[Product]) -> int | None:
+    """Where the joined dimension is in a shape that keeps it as it is."""
+    part = value.parts[0].shape
+    before = math.prod(_numbers(part[: value.dimension]))
+    for place, size in enumerate(shape):
+        if size == value.length and math.prod(_numbers(shape[:place])) == before:
+            return place
+    return None
+
+
+def _numbers(sizes: Sequence[Product]) -> list[int]:
+    """The sizes as numbers; a symbolic one as its largest value, which is enough to tell products apart in order."""
+    return [size.number * math.prod(s.high for s in size.sizes) for size in sizes]
+
+
+def _refuse_squeeze_of_symbol(call: Call, value: Tensorial) -> None:
     """A symbolic size that may be 1 would lose its dimension for that value only."""
     named = call.has("dim")
-    squeezed = call.dimensions("dim", len(value.dims)) if named else range(len(value.dims))
+    squeezed = call.dimensions("dim", value.rank) if named else range(value.rank)
+    sizes = (value.parts[0] if isinstance(value, Joined) else value).shape
     for dimension in squeezed:
-        axis = value.dims[dimension] if value.dims else None
-        if axis is not None and isinstance(axis.extent, Size) and axis.extent.low <= 1:
+        size = sizes[dimension] if sizes else ONE
+        if size.sizes and size.smallest <= 1:
             raise UnsupportedProgram(
-                f"{call.node.operator} drops the dimension {axis.extent} where it is 1 and keeps it elsewhere",
+                f"{call.node.operator} drops the dimension {size} where it is 1 and keeps it elsewhere",
                 where=call.node.line,
-                do=f"squeeze only dimensions of fixed size, or let {axis.extent} start at 2",
+                do=f"squeeze only dimensions of fixed size, or let {size} start at 2",
             )
 
 
-def _shape_text(value: Value) -> str:
-    return f"[{', '.join('1' if a is None else str(a.extent) for a in value.dims)}]"
+# -------------------------------------------------------------------------------------------- permutations
 
 
 @meaning("transpose", "swapaxes", "swapdims")
-def _transpose(call: Call) -> Value:
-    value = call.tensor("self")
-    rank = len(value.dims)
+def _transpose(call: Call) -> Tensorial:
+    value = call.stored("self")
     names = ("dim0", "dim1") if "dim0" in call.node.arguments else ("axis0", "axis1")
-    (first,), (second,) = (call.dimensions(n, rank) for n in names)
-    order = list(range(rank))
-    order[first], order[second] = order[second], order[first]
-    return _permuted(value, order)
+    first, second = (call.place(n, value.rank) for n in names)
+    order = list(range(value.rank))
+    if order:
+        order[first], order[second] = order[second], order[first]
+    return permuted(value, order)
 
 
 @meaning("t", "numpy_T", "mT", "adjoint")
-def _reverse(call: Call) -> Value:
-    value = call.tensor("self")
-    order = list(range(len(value.dims)))
-    return _permuted(value, [*order[:-2], *reversed(order[-2:])] if len(order) > 2 else order[::-1])
+def _reverse(call: Call) -> Tensorial:
+    value = call.stored("self")
+    order = list(range(value.rank))
+    return permuted(value, [*order[:-2], *reversed(order[-2:])] if len(order) > 2 else order[::-1])
 
 
 @meaning("permute")
-def _permute(call: Call) -> Value:
-    value = call.tensor("self")
-    return _permuted(value, call.dimensions("dims", len(value.dims)) if value.dims else ())
+def _permute(call: Call) -> Tensorial:
+    value = call.stored("self")
+    return permuted(value, call.dimensions("dims", value.rank) if value.rank else ())
 
 
 @meaning("movedim", "moveaxis")
-def _movedim(call: Call) -> Value:
-    value = call.tensor("self")
-    rank = len(value.dims)
-    sources, targets = call.dimensions("source", rank), call.dimensions("destination", rank)
-    order = [d for d in range(rank) if d not in sources]
+def _movedim(call: Call) -> Tensorial:
+    value = call.stored("self")
+    sources, targets = call.dimensions("source", value.rank), call.dimensions("destination", value.rank)
+    order = [d for d in range(value.rank) if d not in sources]
     for target, source in sorted(zip(targets, sources, strict=True)):
         order.insert(target, source)
-    return _permuted(value, order)
+    return permuted(value, order)
 
 
-def _permuted(value: Value, order: tuple[int, ...] | list[int]) -> Value:
-    return Value(tuple(value.dims[i] for i in order), value.expr)
+# --------------------------------------------------------------------------------- repetition and constants
 
 
 @meaning("expand", "expand_as", "broadcast_to")
-def _expand(call: Call) -> Value:
-    value = call.tensor("self")
+def _expand(call: Call) -> Tensorial:
+    value = call.stored("self")
     shape = call.shape()
-    padded = (None,) * (len(shape) - len(value.dims)) + value.dims
-    return _filled(call, padded, shape, value.expr)
+    added = len(shape) - value.rank
+    if isinstance(value, Value):
+        return _filled(call, ((),) * added + value.dims, shape, value.expr)
+    place = value.dimension + added
+    sizes = [(*shape[:place], length, *shape[place + 1 :]) for length in value.lengths]
+    dims = [((),) * added + part.dims for part in value.parts]
+    parts = [_filled(call, d, s, p.expr) for d, s, p in zip(dims, sizes, value.parts, strict=True)]
+    return join(call.axes, parts, place)
+
+
+@meaning("repeat_interleave")
+def _repeat_interleave(call: Call) -> Tensorial:
+    """Each index several times: a new fastest axis in the dimension."""
+    value, repeats = whole(call.axes, call.stored("self")), call.node.arguments["repeats"]
+    if not isinstance(repeats, int) or not call.has("dim"):
+        call.refuse("only a number of repeats along one dimension is understood")
+    return repeated(call, value, call.place("dim", value.rank), repeats)
+
+
+def repeated(call: Call, value: Value, dimension: int, repeats: int) -> Value:
+    """Each index of a dimension ``repeats`` times in a row."""
+    new = distinct(call.axes.fresh(repeats), value.axes)
+    dims = (*value.dims[:dimension], value.dims[dimension] + new, *value.dims[dimension + 1 :])
+    return Value(dims, value.expr, value.boolean)
+
+
+@meaning("repeat", "tile")
+def _repeat(call: Call) -> Tensorial:
+    """The whole dimension several times: a new slowest axis in it."""
+    value = whole(call.axes, call.stored("self"))
+    shape = call.shape()
+    dims: list[Dim] = []
+    taken = value.axes
+    for dim, size in zip(((),) * (len(shape) - value.rank) + value.dims, shape, strict=True):
+        times = size
+        for axis in dim:
+            divided = times.over(axis.extent)
+            assert divided is not None
+            times = divided
+        if times.extent is None:
+            call.refuse(f"it repeats {times} times")
+        new = distinct(call.axes.fresh(times.extent), taken)
+        taken += new
+        dims.append(new + dim)
+    return Value(tuple(dims), value.expr, value.boolean)
 
 
 @meaning("full", "full_like", "new_full")
-def _full(call: Call) -> Value:
-    return _constant(call, call.number("fill_value"))
+def _full(call: Call) -> Tensorial:
+    return _constant(call, call.number("fill_value", may_be_infinite=True))
 
 
 @meaning("fill")
-def _fill(call: Call) -> Value:
-    return _constant(call, call.number("value"))
+def _fill(call: Call) -> Tensorial:
+    return _constant(call, call.number("value", may_be_infinite=True))
 
 
 @meaning("zeros", "zeros_like", "new_zeros")
-def _zeros(call: Call) -> Value:
+def _zeros(call: Call) -> Tensorial:
     return _constant(call, const(0))
 
 
 @meaning("ones", "ones_like", "new_ones")
-def _ones(call: Call) -> Value:
+def _ones(call: Call) -> Tensorial:
     return _constant(call, const(1))
 
 
 @meaning("scalar_tensor")
-def _scalar(call: Call) -> Value:
+def _scalar(call: Call) -> Tensorial:
     return _constant(call, call.number("s"))
 
 
 def _constant(call: Call, value: Expr) -> Value:
     shape = call.shape()
-    return _filled(call, (None,) * len(shape), shape, value)
+    if call.boolean:
+        value = FALSE if value is const(0) else TRUE
+    return _filled(call, ((),) * len(shape), shape, value)
 
 
-def _filled(call: Call, dims: tuple[Axis | None, ...], shape: tuple[Extent, ...], expr: Expr) -> Value:
+def _filled(call: Call, dims: tuple[Dim, ...], shape: Sequence[Product], expr: Expr) -> Value:
     """``expr`` repeated along every dimension that has an extent but no axis yet."""
-    out: list[Axis | None] = []
-    taken = [a for a in dims if a is not None]
-    for axis, size in zip(dims, shape, strict=True):
-        if axis is None and size != 1:
-            new = unused_copy(call.axes.fresh(size), taken)
-            taken.append(new)
-            out.append(new)
-        else:
-            out.append(axis)
-    return Value(tuple(out), expr)
+    out: list[Dim] = []
+    taken = flat(dims)
+    for dim, size in zip(dims, shape, strict=True):
+        if dim:
+            out.append(dim)
+            continue
+        if size.extent is None:
+            call.refuse(f"it makes a dimension of size {size}")
+        new = distinct(call.axes.fresh(size.extent), taken)
+        taken += new
+        out.append(new)
+    return Value(tuple(out), expr, call.boolean)
 
 
-@meaning("slice")
-def _slice(call: Call) -> Value:
-    value = call.tensor("self")
-    start, end, step = (call.node.arguments[n] for n in ("start", "end", "step"))
-    size = call.shape()[call.dimensions("dim", len(value.dims))[0]]
-    if start not in (None, 0) or step != 1 or end not in (None, END_OF_SLICE, size):
-        call.refuse("it takes a part of an axis")
-    return value
+# ------------------------------------------------------------------------------------------ parts of tensors
+
+
+@meaning("cat", "concat", "concatenate")
+def _cat(call: Call) -> Tensorial:
+    values = call.stored_list("tensors")
+    return join(call.axes, _alike(call, values), call.place("dim", values[0].rank))
+
+
+@meaning("stack")
+def _stack(call: Call) -> Tensorial:
+    values = call.stored_list("tensors")
+    place = call.place("dim", values[0].rank + 1)
+    return join(call.axes, [_with_dimension(call, value, place) for value in _alike(call, values)], place)
+
+
+def _alike(call: Call, values: Sequence[Tensorial]) -> list[Tensorial]:
+    return [value if call.boolean else value.numeric() for value in values]
+
+
+def _with_dimension(call: Call, value: Tensorial, place: int) -> Value:
+    plain = whole(call.axes, value)
+    return Value((*plain.dims[:place], (), *plain.dims[place:]), plain.expr, plain.boolean)
+
+
+@meaning("slice", "narrow")
+def _slice(call: Call) -> Tensorial:
+    value = call.stored("self")
+    dimension = call.place("dim", value.rank)
+    start, step = call.node.arguments["start"] or 0, call.node.arguments.get("step", 1)
+    size = call.node.results[0].shape[dimension] if call.node.results[0] is not None else ""
+    everything = call.node.arguments.get("end", END_OF_SLICE) in (None, END_OF_SLICE)
+    if start == 0 and step == 1 and everything and "end" in call.node.arguments:
+        return value
+    if step != 1:
+        call.refuse("it takes every few indices of an axis")
+    if not isinstance(start, int) or isinstance(size, str):
+        call.refuse("its bounds are computed from symbolic sizes")
+    return _taken(call, value, dimension, start, size)
+
+
+def _taken(call: Call, value: Tensorial, dimension: int, start: int, size: Product) -> Tensorial:
+    """``size`` indices from ``start`` on; a negative start counts from the end."""
+    if not size.number:
+        call.refuse("it takes no index at all")
+    if isinstance(value, Joined) and value.dimension == dimension:
+        return _taken_of_parts(call, value, start, size)
+    if isinstance(value, Joined):
+        parts = [_taken(call, part, dimension, start, size) for part in value.parts]
+        return join(call.axes, parts, value.dimension)
+    if size == value.shape[dimension]:
+        return value
+    length = value.shape[dimension]
+    if length.sizes:
+        begin: Expr = const(start) if start >= 0 else product(extent(a) for a in value.dims[dimension]) + start
+    else:
+        begin = const(_from_left(start, length.number))
+    if size.extent is None:
+        call.refuse(f"it takes {size} indices")
+    return piece(call.axes, value, dimension, begin, size)
+
+
+def _taken_of_parts(call: Call, value: Joined, start: int, size: Product) -> Tensorial:
+    length = value.length
+    if length is None:
+        call.refuse("it takes a part of tensors of symbolic sizes")
+    first = _from_left(start, length.number)
+    last = first + size.number
+    taken: list[Tensorial] = []
+    for part, (begin, end) in zip(value.parts, pairwise(_bounds(value)), strict=True):
+        low, high = max(first, begin), min(last, end)
+        if low < high:
+            taken.append(_taken(call, part, value.dimension, low - begin, Product(high - low)))
+    return join(call.axes, taken, value.dimension)
+
+
+def _from_left(start: int, length: int) -> int:
+    return start if start >= 0 else max(start + length, 0)
+
+
+def _bounds(value: Joined) -> list[int]:
+    return list(accumulate((length.number for length in value.lengths), initial=0))
 
 
 @meaning("select")
-def _select(call: Call) -> Value:
-    value = call.tensor("self")
-    (dimension,) = call.dimensions("dim", len(value.dims))
-    if value.dims[dimension] is not None:
-        call.refuse("it takes one index of an axis")
-    return Value(value.dims[:dimension] + value.dims[dimension + 1 :], value.expr)
+def _select(call: Call) -> Tensorial:
+    value = call.stored("self")
+    dimension = call.place("dim", value.rank)
+    position = call.node.arguments["index"]
+    if not isinstance(position, int):
+        call.refuse("its index is computed")
+    return _without(_taken(call, value, dimension, position, ONE), dimension)
+
+
+def _without(value: Tensorial, dimension: int) -> Tensorial:
+    """The same without a dimension of extent 1."""
+    if isinstance(value, Value):
+        return Value(value.dims[:dimension] + value.dims[dimension + 1 :], value.expr, value.boolean)
+    parts = tuple(Value(p.dims[:dimension] + p.dims[dimension + 1 :], p.expr, p.boolean) for p in value.parts)
+    return Joined(value.dimension - (dimension < value.dimension), parts)
+
+
+@meaning("split", "split_with_sizes", "chunk", "tensor_split", "unsafe_split", "unsafe_chunk")
+def _split(call: Call) -> Results:
+    value = call.stored("self")
+    dimension = call.place("dim", value.rank)
+    sizes = [call.shape(i)[dimension] for i in range(len(call.node.results))]
+    if len(sizes) > 1 and any(size.sizes for size in sizes):
+        call.refuse("it splits a dimension of symbolic size")
+    starts = accumulate((size.number for size in sizes[:-1]), initial=0)
+    return tuple(_taken(call, value, dimension, start, size) for start, size in zip(starts, sizes, strict=True))
+
+
+@meaning("unbind")
+def _unbind(call: Call) -> Results:
+    value = call.stored("self")
+    dimension = call.place("dim", value.rank)
+    count = range(len(call.node.results))
+    return tuple(_without(_taken(call, value, dimension, i, ONE), dimension) for i in count)
 
 
 @meaning("sym_size")
-def _size(call: Call) -> Value:
-    value = call.tensor("self")
-    axis = value.dims[call.dimensions("dim", len(value.dims))[0]]
-    return Value((), const(1) if axis is None else extent(axis))
+def _size(call: Call) -> Tensorial:
+    value = call.stored("self")
+    dimension = call.place("dim", value.rank)
+    if isinstance(value, Joined):
+        if dimension == value.dimension:
+            call.refuse("the size of a joined dimension is a sum")
+        value = value.parts[0]
+    return scalar(product(extent(a) for a in value.dims[dimension]))
 
 
 @meaning("python.getitem")
-def _getitem(call: Call) -> Value:
+def _getitem(call: Call) -> Tensorial:
     reference, position = call.node.arguments["0"], call.node.arguments["1"]
     assert isinstance(reference, Ref) and isinstance(position, int)
     return call.reference(reference, position)

@@ -1,4 +1,4 @@
-"""What element-by-element operators mean: arithmetic, unary functions, comparisons, casts."""
+"""What element-by-element operators on numbers mean: arithmetic, unary functions, casts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,27 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Final
 
-from prism.frontend.axes import Value, elementwise
 from prism.frontend.call import Call, Meaning, meaning
-from prism.frontend.trace import Ref
-from sgraph.expr import Expr, Op, const, exp, log, make, maximum, minimum, mul, negate, product, recip, rsqrt, sqrt
+from prism.frontend.combine import elementwise
+from prism.frontend.values import FALSE, TRUE, Tensorial, conjunction, disjunction
+from sgraph.expr import (
+    Expr,
+    Op,
+    const,
+    equal,
+    exp,
+    less,
+    log,
+    maximum,
+    minimum,
+    mul,
+    negate,
+    product,
+    recip,
+    rsqrt,
+    sqrt,
+    where,
+)
 from sgraph.expr import call as named
 
 LARGEST_POWER: Final = 16
@@ -39,9 +56,8 @@ IDENTITY: Final = (
 
 
 def _unary(function: Callable[[Expr], Expr], operand: str = "self") -> Meaning:
-    def denote(call: Call) -> Value:
-        value = call.tensor(operand)
-        return Value(value.dims, function(value.expr))
+    def denote(call: Call) -> Tensorial:
+        return elementwise(call.axes, function, call.tensor(operand))
 
     return denote
 
@@ -54,28 +70,28 @@ meaning("python.sym_float")(_unary(lambda x: x, "0"))
 
 
 @meaning(*IDENTITY)
-def _identity(call: Call) -> Value:
-    argument = call.node.arguments["self"]
-    assert isinstance(argument, Ref)
-    value = call.reference(argument)
+def _identity(call: Call) -> Tensorial:
+    value = call.stored("self")
+    if call.boolean and not value.boolean:
+        return elementwise(call.axes, lambda x: where(equal(x, const(0)), FALSE, TRUE), value, boolean=True)
     return value if call.boolean else value.numeric()
 
 
 @meaning("dropout")
-def _dropout(call: Call) -> Value:
+def _dropout(call: Call) -> Tensorial:
     if call.flag("train"):
         call.refuse("it draws random numbers in training mode")
     return call.tensor("input")
 
 
 @meaning("gelu")
-def _gelu(call: Call) -> Value:
+def _gelu(call: Call) -> Tensorial:
     name = "gelu_tanh" if call.node.arguments["approximate"] == "tanh" else "gelu"
     return elementwise(call.axes, lambda x: named(name, x), call.tensor("self"))
 
 
 @meaning("softplus")
-def _softplus(call: Call) -> Value:
+def _softplus(call: Call) -> Tensorial:
     # Torch replaces softplus by x itself above the threshold; at 20 that is below a float32's rounding.
     if call.rational("threshold") < 20:
         call.refuse("its threshold is below 20")
@@ -86,11 +102,9 @@ def _softplus(call: Call) -> Value:
 
 
 @meaning("leaky_relu")
-def _leaky_relu(call: Call) -> Value:
+def _leaky_relu(call: Call) -> Tensorial:
     slope = call.number("negative_slope")
-    return elementwise(
-        call.axes, lambda x: make(Op.WHERE, (make(Op.LT, (const(0), x)), x, mul(x, slope))), call.tensor("self")
-    )
+    return elementwise(call.axes, lambda x: where(less(const(0), x), x, mul(x, slope)), call.tensor("self"))
 
 
 # ------------------------------------------------------------------------------------- two and three operands
@@ -101,30 +115,34 @@ def _scaled(factor: Expr, x: Expr) -> Expr:
 
 
 @meaning("add")
-def _add(call: Call) -> Value:
+def _add(call: Call) -> Tensorial:
+    if call.boolean:
+        return elementwise(call.axes, disjunction, call.condition("self"), call.condition("other"), boolean=True)
     alpha = call.number("alpha") if "alpha" in call.node.arguments else const(1)
     return elementwise(call.axes, lambda a, b: a + _scaled(alpha, b), call.tensor("self"), call.tensor("other"))
 
 
 @meaning("sub")
-def _sub(call: Call) -> Value:
+def _sub(call: Call) -> Tensorial:
     alpha = call.number("alpha") if "alpha" in call.node.arguments else const(1)
     return elementwise(call.axes, lambda a, b: a - _scaled(alpha, b), call.tensor("self"), call.tensor("other"))
 
 
 @meaning("rsub")
-def _rsub(call: Call) -> Value:
+def _rsub(call: Call) -> Tensorial:
     alpha = call.number("alpha")
     return elementwise(call.axes, lambda a, b: b - _scaled(alpha, a), call.tensor("self"), call.tensor("other"))
 
 
-@meaning("mul")
-def _mul(call: Call) -> Value:
+@meaning("mul", "multiply")
+def _mul(call: Call) -> Tensorial:
+    if call.boolean:
+        return elementwise(call.axes, conjunction, call.condition("self"), call.condition("other"), boolean=True)
     return elementwise(call.axes, mul, call.tensor("self"), call.tensor("other"))
 
 
 @meaning("div", "true_divide")
-def _div(call: Call) -> Value:
+def _div(call: Call) -> Tensorial:
     if call.has("rounding_mode"):
         call.refuse("it rounds")
     return elementwise(call.axes, quotient, call.tensor("self"), call.tensor("other"))
@@ -136,37 +154,37 @@ def quotient(a: Expr, b: Expr) -> Expr:
 
 
 @meaning("addcmul")
-def _addcmul(call: Call) -> Value:
+def _addcmul(call: Call) -> Tensorial:
     value = call.number("value")
     operands = (call.tensor("self"), call.tensor("tensor1"), call.tensor("tensor2"))
     return elementwise(call.axes, lambda x, a, b: x + _scaled(value, a * b), *operands)
 
 
 @meaning("addcdiv")
-def _addcdiv(call: Call) -> Value:
+def _addcdiv(call: Call) -> Tensorial:
     value = call.number("value")
     operands = (call.tensor("self"), call.tensor("tensor1"), call.tensor("tensor2"))
     return elementwise(call.axes, lambda x, a, b: x + _scaled(value, a / b), *operands)
 
 
 @meaning("lerp")
-def _lerp(call: Call) -> Value:
+def _lerp(call: Call) -> Tensorial:
     operands = (call.tensor("self"), call.tensor("end"), call.tensor("weight"))
     return elementwise(call.axes, lambda a, b, w: a + w * (b - a), *operands)
 
 
 @meaning("maximum")
-def _maximum(call: Call) -> Value:
+def _maximum(call: Call) -> Tensorial:
     return elementwise(call.axes, maximum, call.tensor("self"), call.tensor("other"))
 
 
 @meaning("minimum")
-def _minimum(call: Call) -> Value:
+def _minimum(call: Call) -> Tensorial:
     return elementwise(call.axes, minimum, call.tensor("self"), call.tensor("other"))
 
 
 @meaning("clamp", "clip", "clamp_min", "clamp_max", "hardtanh")
-def _clamp(call: Call) -> Value:
+def _clamp(call: Call) -> Tensorial:
     value = call.tensor("self")
     for names, bound in ((("min", "min_val"), maximum), (("max", "max_val"), minimum)):
         for name in names:
@@ -176,7 +194,7 @@ def _clamp(call: Call) -> Value:
 
 
 @meaning("pow")
-def _pow(call: Call) -> Value:
+def _pow(call: Call) -> Tensorial:
     exponent = call.rational("exponent")
     if exponent.denominator > 2 or abs(exponent) > LARGEST_POWER:
         call.refuse(f"the exponent is {exponent}; integers and halves up to {LARGEST_POWER} are understood")
@@ -184,7 +202,7 @@ def _pow(call: Call) -> Value:
 
 
 @meaning("python.pow")
-def _size_pow(call: Call) -> Value:
+def _size_pow(call: Call) -> Tensorial:
     exponent = call.rational("1")
     if exponent.denominator > 2 or abs(exponent) > LARGEST_POWER:
         call.refuse(f"the exponent is {exponent}")
@@ -207,49 +225,3 @@ meaning("python.add")(_size_arithmetic(lambda a, b: a + b))
 meaning("python.sub")(_size_arithmetic(lambda a, b: a - b))
 meaning("python.mul")(_size_arithmetic(mul))
 meaning("python.truediv")(_size_arithmetic(quotient))
-
-
-# --------------------------------------------------------------------------------------------- conditions
-
-
-def _comparison(op: Op, *, swapped: bool = False, negated: bool = False) -> Meaning:
-    def denote(call: Call) -> Value:
-        operands = (call.tensor("self"), call.tensor("other"))
-        result = elementwise(call.axes, lambda a, b: make(op, (b, a) if swapped else (a, b)), *operands)
-        return Value(result.dims, result.expr, condition=True, negated=negated)
-
-    return denote
-
-
-meaning("lt", "less")(_comparison(Op.LT))
-meaning("le", "less_equal")(_comparison(Op.LE))
-meaning("gt", "greater")(_comparison(Op.LT, swapped=True))
-meaning("ge", "greater_equal")(_comparison(Op.LE, swapped=True))
-meaning("eq")(_comparison(Op.EQ))
-meaning("ne", "not_equal")(_comparison(Op.EQ, negated=True))
-
-
-@meaning("logical_not", "bitwise_not")
-def _not(call: Call) -> Value:
-    value = call.condition("self")
-    return Value(value.dims, value.expr, condition=True, negated=not value.negated)
-
-
-def _choose(call: Call, condition: Value, then: Value, otherwise: Value) -> Value:
-    def branch(c: Expr, a: Expr, b: Expr) -> Expr:
-        return Value((), c, condition=True, negated=condition.negated).choose(a, b)
-
-    return elementwise(call.axes, branch, condition, then, otherwise)
-
-
-@meaning("where")
-def _where(call: Call) -> Value:
-    if not call.has("self"):
-        call.refuse("the form with one operand lists indices")
-    then, otherwise = (call.tensor(n, may_be_infinite=True) for n in ("self", "other"))
-    return _choose(call, call.condition("condition"), then, otherwise)
-
-
-@meaning("masked_fill")
-def _masked_fill(call: Call) -> Value:
-    return _choose(call, call.condition("mask"), call.tensor("value", may_be_infinite=True), call.tensor("self"))

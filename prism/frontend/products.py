@@ -2,58 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from prism.frontend.axes import Label, Value, contract, elementwise
 from prism.frontend.call import Call, meaning
+from prism.frontend.combine import Label, contract, elementwise
+from prism.frontend.values import Tensorial, permuted
 from sgraph.expr import Expr, const, mul
 
 
-def matrix_product(call: Call, a: Value, b: Value) -> Value:
+def matrix_product(call: Call, a: Tensorial, b: Tensorial) -> Tensorial:
     """``a @ b`` by the rules of ``torch.matmul``: vectors, matrices, broadcast batch dimensions."""
     left, right = _batch(a), _batch(b)
-    rows: list[Label] = ["row"] if len(a.dims) > 1 else []
-    columns: list[Label] = ["column"] if len(b.dims) > 1 else []
+    rows: list[Label] = ["row"] if a.rank > 1 else []
+    columns: list[Label] = ["column"] if b.rank > 1 else []
     labels = ([*left, *rows, "inner"], [*right, "inner", *columns])
     batch = left if len(left) >= len(right) else right
     return contract(call.axes, (a, b), labels, [*batch, *rows, *columns])
 
 
-def _batch(value: Value) -> list[Label]:
+def _batch(value: Tensorial) -> list[Label]:
     """Labels of the batch dimensions, counted from the right so that they broadcast."""
-    return list(range(max(len(value.dims) - 2, 0), 0, -1))
+    return list(range(max(value.rank - 2, 0), 0, -1))
 
 
 @meaning("matmul")
-def _matmul(call: Call) -> Value:
+def _matmul(call: Call) -> Tensorial:
     return matrix_product(call, call.tensor("self"), call.tensor("other"))
 
 
 @meaning("mm", "bmm")
-def _mm(call: Call) -> Value:
+def _mm(call: Call) -> Tensorial:
     return matrix_product(call, call.tensor("self"), call.tensor("mat2"))
 
 
 @meaning("mv")
-def _mv(call: Call) -> Value:
+def _mv(call: Call) -> Tensorial:
     return matrix_product(call, call.tensor("self"), call.tensor("vec"))
 
 
 @meaning("dot", "vdot", "inner")
-def _dot(call: Call) -> Value:
+def _dot(call: Call) -> Tensorial:
     a, b = call.tensor("self"), call.tensor("tensor" if "tensor" in call.node.arguments else "other")
-    if len(a.dims) != 1 or len(b.dims) != 1:
+    if a.rank != 1 or b.rank != 1:
         call.refuse("only vectors are understood; use matmul")
     return matrix_product(call, a, b)
 
 
 @meaning("outer", "ger")
-def _outer(call: Call) -> Value:
+def _outer(call: Call) -> Tensorial:
     return contract(call.axes, (call.tensor("self"), call.tensor("vec2")), ("i", "j"), ("i", "j"))
 
 
 @meaning("addmm", "baddbmm")
-def _addmm(call: Call) -> Value:
+def _addmm(call: Call) -> Tensorial:
     first, second = ("mat1", "mat2") if "mat1" in call.node.arguments else ("batch1", "batch2")
     alpha, beta = call.number("alpha"), call.number("beta")
     result = matrix_product(call, call.tensor(first), call.tensor(second))
@@ -66,24 +65,32 @@ def _addmm(call: Call) -> Value:
 
 
 @meaning("linear")
-def _linear(call: Call) -> Value:
+def _linear(call: Call) -> Tensorial:
     """``input @ weight.T + bias``."""
     weight = call.tensor("weight")
-    result = matrix_product(call, call.tensor("input"), Value(weight.dims[::-1], weight.expr))
+    result = matrix_product(call, call.tensor("input"), permuted(weight, range(weight.rank)[::-1]))
     bias = call.optional("bias")
     return result if bias is None else elementwise(call.axes, lambda x, b: x + b, result, bias)
 
 
 @meaning("einsum")
-def _einsum(call: Call) -> Value:
+def _einsum(call: Call) -> Tensorial:
     equation = str(call.node.arguments["equation"]).replace(" ", "")
-    operands = call.tensors("tensors")
-    if "." in equation:
-        call.refuse("an ellipsis is not understood; name the dimensions")
+    operands = [value.numeric() for value in call.stored_list("tensors")]
     inputs, arrow, result = equation.partition("->")
-    terms: Sequence[str] = inputs.split(",")
+    terms = [_labels(term, value.rank) for term, value in zip(inputs.split(","), operands, strict=True)]
     if any(len(set(term)) < len(term) for term in terms):
         call.refuse("a diagonal is not understood")
-    if not arrow:
-        result = "".join(sorted(c for c in set(inputs) - {","} if inputs.count(c) == 1))
-    return contract(call.axes, operands, terms, result)
+    rest = sorted({label for term in terms for label in term if isinstance(label, int)}, reverse=True)
+    if arrow:
+        before, dots, after = result.partition("...")
+        return contract(call.axes, operands, terms, [*before, *(rest if dots else []), *after])
+    once = sorted(c for c in set(inputs) - {",", "."} if inputs.count(c) == 1)
+    return contract(call.axes, operands, terms, [*rest, *once])
+
+
+def _labels(term: str, rank: int) -> list[Label]:
+    """The letters of one operand; the dimensions of an ellipsis are numbered from the right, so that they broadcast."""
+    before, dots, after = term.partition("...")
+    hidden = range(rank - len(before) - len(after), 0, -1) if dots else ()
+    return [*before, *hidden, *after]

@@ -20,6 +20,7 @@ from prism.frontend.trace import SIZE, Meta, Node, Placeholder, Product, Ref
 from sgraph.axis import Size
 from sgraph.errors import UnsupportedProgram
 
+RMS_NORM = "aten.rms_norm.default"
 LINE_ANNOTATION = "prism_source_line"
 """Key under which the source line of an operator is kept in its node."""
 
@@ -54,6 +55,8 @@ class Reader:
             kind = "python" if isinstance(node.target, FunctionType | BuiltinFunctionType) else "torch"
             operator = f"{kind}.{getattr(node.target, '__name__', node.target)}"
         arguments = {name: self.argument(a) for name, a in {**defaults, **given}.items()}
+        if operator == RMS_NORM and arguments["eps"] is None:
+            arguments["eps"] = default_eps(cast("torch.Tensor", cast("torch.fx.Node", node.args[0]).meta["val"]).dtype)
         return Node(
             node.name, operator, arguments, self._results(node.meta.get("val")), source_line(node) or self._where
         )
@@ -70,7 +73,9 @@ class Reader:
             case _:
                 return argument
 
-    def placeholders(self, parameters: Sequence[str], constant: Collection[str], label: str) -> tuple[Placeholder, ...]:
+    def placeholders(
+        self, parameters: Sequence[str], constant: Collection[str], masks: Collection[str], label: str
+    ) -> tuple[Placeholder, ...]:
         """The inputs in the function's order, then module parameters, then tensor literals."""
         users: list[Placeholder] = []
         others: list[Placeholder] = []
@@ -80,7 +85,8 @@ class Reader:
             match spec.kind:
                 case InputKind.USER_INPUT:
                     parameter = parameters[len(users)]
-                    users.append(Placeholder(spec.arg.name, parameter, meta, parameter in constant))
+                    finite = parameter not in masks
+                    users.append(Placeholder(spec.arg.name, parameter, meta, parameter in constant, finite))
                 case InputKind.PARAMETER | InputKind.BUFFER:
                     parameter = attribute_name(spec.target or "", names)
                     names.add(parameter)
@@ -132,6 +138,18 @@ def _factors(size: object) -> tuple[int, tuple[object, ...]]:
     expression = cast("_Expression", size.node.expr)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     number, others = expression.as_coeff_mul()
     return int(number), others
+
+
+def default_eps(dtype: torch.dtype) -> float:
+    """What ``rms_norm`` adds if no ``eps`` is given.
+
+    Torch documents the machine epsilon, in some versions of the element type and in some of the type it accumulates
+    in. Which one the installed version takes is measured on one small element.
+    """
+    candidates = [torch.finfo(kind).eps for kind in (dtype, torch.promote_types(dtype, torch.float32))]
+    x = torch.full((1,), 2.0**-12, dtype=dtype, device="cpu")
+    seen = torch.nn.functional.rms_norm(x, (1,)).item()
+    return min(candidates, key=lambda eps: abs(x.item() / math.sqrt(x.item() ** 2 + eps) - seen))
 
 
 class _Expression(Protocol):

@@ -5,96 +5,95 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from prism.frontend.axes import Axes, Value, elementwise
+from prism.frontend.axes import Axes
 from prism.frontend.call import Call, Results, meaning
-from sgraph.axis import Axis, Size
+from prism.frontend.combine import count, elementwise, fewest, fold
+from prism.frontend.values import Tensorial
 from sgraph.errors import UnsupportedProgram
-from sgraph.expr import (
-    Expr,
-    const,
-    exp,
-    extent,
-    log,
-    max_over,
-    maximum,
-    min_over,
-    minimum,
-    mul,
-    product,
-    recip,
-    rsqrt,
-    sqrt,
-    sum_over,
-)
+from sgraph.expr import Op, const, exp, log, maximum, minimum, mul, recip, rsqrt, sqrt
 
-Reduction = Callable[[tuple[Axis, ...], Expr], Expr]
+Reduction = Callable[[Axes, Tensorial, Sequence[int], bool], Tensorial]
+"""A reduction of some dimensions, which are kept with extent 1 or dropped."""
 
 
-def reduce(value: Value, dimensions: Sequence[int], reduction: Reduction, *, keep: bool) -> Value:
-    """A reduction over some dimensions; those without an axis have one index and change nothing."""
-    axes = tuple(a for i in sorted(set(dimensions)) if value.dims and (a := value.dims[i]) is not None)
-    kept = tuple(None if i in dimensions else a for i, a in enumerate(value.dims) if keep or i not in dimensions)
-    return Value(kept, reduction(axes, value.expr))
+def summed(axes: Axes, value: Tensorial, dimensions: Sequence[int], keep: bool) -> Tensorial:
+    """The sum over some dimensions."""
+    return fold(axes, value, dimensions, Op.SUM, keep=keep)
 
 
-def count(axes: Sequence[Axis]) -> Expr:
-    """How many elements a reduction over ``axes`` takes together."""
-    return product(extent(a) for a in axes)
+def mean(axes: Axes, value: Tensorial, dimensions: Sequence[int], keep: bool) -> Tensorial:
+    """The mean over some dimensions."""
+    number = count(value, dimensions)
+    result = summed(axes, value, dimensions, keep)
+    return result if number is const(1) else elementwise(axes, lambda e: e * recip(number), result)
 
 
-def mean(axes: tuple[Axis, ...], e: Expr) -> Expr:
-    """The mean over several axes."""
-    return sum_over(axes, e) * recip(count(axes)) if axes else e
+def squared(axes: Axes, value: Tensorial) -> Tensorial:
+    """The square of each element."""
+    return elementwise(axes, lambda e: e * e, value)
 
 
-def _reduced(call: Call, reduction: Reduction) -> Value:
+def squares(axes: Axes, value: Tensorial, dimensions: Sequence[int], keep: bool) -> Tensorial:
+    """The sum of the squares."""
+    return summed(axes, squared(axes, value), dimensions, keep)
+
+
+def exponentials(axes: Axes, value: Tensorial, dimensions: Sequence[int], keep: bool) -> Tensorial:
+    """The sum of the exponentials."""
+    return summed(axes, elementwise(axes, exp, value), dimensions, keep)
+
+
+def _reduced(call: Call, reduction: Reduction) -> Tensorial:
     value = call.tensor("self")
-    dimensions = call.dimensions("dim", len(value.dims))
-    return reduce(value, dimensions, reduction, keep=call.flag("keepdim"))
+    return reduction(call.axes, value, call.dimensions("dim", value.rank), call.flag("keepdim"))
+
+
+def _extreme(op: Op) -> Reduction:
+    return lambda axes, value, dimensions, keep: fold(axes, value, dimensions, op, keep=keep)
 
 
 @meaning("sum")
-def _sum(call: Call) -> Value:
-    return _reduced(call, sum_over)
+def _sum(call: Call) -> Tensorial:
+    return _reduced(call, summed)
 
 
 @meaning("mean")
-def _mean(call: Call) -> Value:
+def _mean(call: Call) -> Tensorial:
     return _reduced(call, mean)
 
 
 @meaning("amax")
-def _amax(call: Call) -> Value:
-    return _reduced(call, max_over)
+def _amax(call: Call) -> Tensorial:
+    return _reduced(call, _extreme(Op.MAX))
 
 
 @meaning("amin")
-def _amin(call: Call) -> Value:
-    return _reduced(call, min_over)
+def _amin(call: Call) -> Tensorial:
+    return _reduced(call, _extreme(Op.MIN))
 
 
 @meaning("max", "min")
-def _max_or_min(call: Call) -> Value | Results:
+def _max_or_min(call: Call) -> Tensorial | Results:
     is_max = call.node.operator.startswith("aten.max")
     if call.has("other"):
         return elementwise(call.axes, maximum if is_max else minimum, call.tensor("self"), call.tensor("other"))
-    values = _reduced(call, max_over if is_max else min_over)
+    values = _reduced(call, _extreme(Op.MAX if is_max else Op.MIN))
     return (values, None) if call.has("dim") else values
 
 
 @meaning("logsumexp")
-def _logsumexp(call: Call) -> Value:
-    return _reduced(call, lambda axes, e: log(sum_over(axes, exp(e))))
+def _logsumexp(call: Call) -> Tensorial:
+    return elementwise(call.axes, log, _reduced(call, exponentials))
 
 
 @meaning("linalg_vector_norm", "linalg_norm", "norm")
-def _norm(call: Call) -> Value:
+def _norm(call: Call) -> Tensorial:
     name = "ord" if "ord" in call.node.arguments else "p"
-    dimensions = call.dimensions("dim", len(call.tensor("self").dims))
+    dimensions = call.dimensions("dim", call.tensor("self").rank)
     if call.node.operator.startswith("aten.linalg_norm") and call.has(name) and len(dimensions) > 1:
         call.refuse("with an order and two dimensions it is the norm of a matrix")
     if not call.has(name) or call.rational(name) == 2:
-        return _reduced(call, lambda axes, e: sqrt(sum_over(axes, e * e)))
+        return elementwise(call.axes, sqrt, _reduced(call, squares))
     return call.refuse(f"the norm of order {call.node.arguments[name]} is not understood, only order 2")
 
 
@@ -102,17 +101,18 @@ def _norm(call: Call) -> Value:
 
 
 @meaning("var", "std", "var_mean", "std_mean")
-def _variance(call: Call) -> Value | Results:
+def _variance(call: Call) -> Tensorial | Results:
     """Of the squared deviations from the mean, with the correction (1 unless said otherwise)."""
     correction = _correction(call)
     root = call.node.operator.startswith("aten.std")
 
-    def spread(axes: tuple[Axis, ...], e: Expr) -> Expr:
-        _check_count(call, axes, correction)
-        deviation = e - mean(axes, e)
-        scale = recip(count(axes) - const(correction)) if correction else recip(count(axes))
-        variance = sum_over(axes, deviation * deviation) * scale
-        return sqrt(variance) if root else variance
+    def spread(axes: Axes, value: Tensorial, dimensions: Sequence[int], keep: bool) -> Tensorial:
+        _check_count(call, value, dimensions, correction)
+        deviation = elementwise(axes, lambda x, c: x - c, value, mean(axes, value, dimensions, keep=True))
+        number = count(value, dimensions)
+        scale = recip(number - const(correction)) if correction else recip(number)
+        total = squares(axes, deviation, dimensions, keep)
+        return elementwise(axes, lambda e: sqrt(e * scale) if root else e * scale, total)
 
     result = _reduced(call, spread)
     return (result, _reduced(call, mean)) if "_mean" in call.node.operator else result
@@ -124,10 +124,8 @@ def _correction(call: Call) -> Fraction:
     return Fraction(1 if call.flag("unbiased") else 0)
 
 
-def _check_count(call: Call, axes: Sequence[Axis], correction: Fraction) -> None:
-    smallest = 1
-    for axis in axes:
-        smallest *= axis.extent.low if isinstance(axis.extent, Size) else axis.extent
+def _check_count(call: Call, value: Tensorial, dimensions: Sequence[int], correction: Fraction) -> None:
+    smallest = fewest(value, dimensions)
     if smallest <= correction:
         raise UnsupportedProgram(
             f"{call.node.operator} divides by {smallest} - {correction} elements",
@@ -137,35 +135,36 @@ def _check_count(call: Call, axes: Sequence[Axis], correction: Fraction) -> None
 
 
 @meaning("rms_norm")
-def _rms_norm(call: Call) -> Value:
-    if not call.has("eps"):
-        call.refuse("without eps its value depends on torch's version and the element type; write eps")
+def _rms_norm(call: Call) -> Tensorial:
     value, dimensions = _normalised(call)
-    eps = call.number("eps")
-    scale = reduce(value, dimensions, lambda axes, e: rsqrt(mean(axes, e * e) + eps), keep=True)
-    return _affine(call, elementwise(call.axes, mul, value, scale))
+    return _affine(call, _scaled(call, value, dimensions))
 
 
 @meaning("layer_norm")
-def _layer_norm(call: Call) -> Value:
+def _layer_norm(call: Call) -> Tensorial:
     value, dimensions = _normalised(call)
-    eps = call.number("eps")
-    centre = reduce(value, dimensions, mean, keep=True)
+    centre = mean(call.axes, value, dimensions, keep=True)
     deviation = elementwise(call.axes, lambda x, c: x - c, value, centre)
-    scale = reduce(deviation, dimensions, lambda axes, e: rsqrt(mean(axes, e * e) + eps), keep=True)
-    return _affine(call, elementwise(call.axes, mul, deviation, scale))
+    return _affine(call, _scaled(call, deviation, dimensions))
 
 
-def _normalised(call: Call) -> tuple[Value, tuple[int, ...]]:
+def _normalised(call: Call) -> tuple[Tensorial, tuple[int, ...]]:
     """The operand of a norm and the trailing dimensions it normalises."""
     value = call.tensor("input")
     shape = call.node.arguments["normalized_shape"]
     assert isinstance(shape, tuple)
-    rank = len(value.dims)
-    return value, tuple(range(rank - len(shape), rank))
+    return value, tuple(range(value.rank - len(shape), value.rank))
 
 
-def _affine(call: Call, value: Value) -> Value:
+def _scaled(call: Call, value: Tensorial, dimensions: Sequence[int]) -> Tensorial:
+    """The elements over the root of their mean square, which is kept from 0 by ``eps``."""
+    eps = call.number("eps")
+    square = mean(call.axes, squared(call.axes, value), dimensions, keep=True)
+    scale = elementwise(call.axes, lambda e: rsqrt(e + eps), square)
+    return elementwise(call.axes, mul, value, scale)
+
+
+def _affine(call: Call, value: Tensorial) -> Tensorial:
     weight, bias = call.optional("weight"), call.optional("bias") if "bias" in call.node.arguments else None
     if weight is not None:
         value = elementwise(call.axes, mul, value, weight)
@@ -178,19 +177,19 @@ def _affine(call: Call, value: Value) -> Value:
 
 
 @meaning("softmax", "_softmax")
-def _softmax(call: Call) -> Value:
-    return softmax(call.axes, call.tensor("self"), call.dimensions("dim", len(call.tensor("self").dims)))
+def _softmax(call: Call) -> Tensorial:
+    value = call.tensor("self")
+    return softmax(call.axes, value, call.dimensions("dim", value.rank))
 
 
-def softmax(axes: Axes, value: Value, dimensions: Sequence[int]) -> Value:
+def softmax(axes: Axes, value: Tensorial, dimensions: Sequence[int]) -> Tensorial:
     """``exp(x) / sum(exp(x))``. Subtracting the maximum is a representation of this value, added by lowering."""
-    total = reduce(value, dimensions, lambda over, e: recip(sum_over(over, exp(e))), keep=True)
-    return elementwise(axes, lambda x, t: exp(x) * t, value, total)
+    total = exponentials(axes, value, dimensions, keep=True)
+    return elementwise(axes, lambda x, t: exp(x) * recip(t), value, total)
 
 
 @meaning("log_softmax", "_log_softmax")
-def _log_softmax(call: Call) -> Value:
+def _log_softmax(call: Call) -> Tensorial:
     value = call.tensor("self")
-    dimensions = call.dimensions("dim", len(value.dims))
-    total = reduce(value, dimensions, lambda over, e: log(sum_over(over, exp(e))), keep=True)
-    return elementwise(call.axes, lambda x, t: x - t, value, total)
+    total = exponentials(call.axes, value, call.dimensions("dim", value.rank), keep=True)
+    return elementwise(call.axes, lambda x, t: x - log(t), value, total)

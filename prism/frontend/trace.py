@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -55,6 +56,11 @@ class Product:
             return self.number
         return self.sizes[0] if self.number == 1 and len(self.sizes) == 1 else None
 
+    @property
+    def smallest(self) -> int:
+        """The smallest value it can take."""
+        return self.number * math.prod(size.low for size in self.sizes)
+
     def __str__(self) -> str:
         numbers = [str(self.number)] if self.number != 1 or not self.sizes else []
         return "*".join([*numbers, *(size.name for size in self.sizes)])
@@ -104,6 +110,8 @@ class Placeholder:
     parameter: str
     meta: Meta
     constant: bool
+    finite: bool = True
+    """False where it may hold minus infinity."""
     literal: Fraction | None = None
     """The value of a tensor literal such as ``torch.tensor(2.0)``; it is no input."""
 

@@ -55,6 +55,7 @@ def trace(
     name: str | None,
     sizes: Mapping[str, Sequence[Extent]],
     constant: Collection[str],
+    masks: Collection[str],
 ) -> Trace:
     """Run ``function`` once on fake tensors and list the operators it calls.
 
@@ -66,7 +67,7 @@ def trace(
     where = location(function)
     label = name or function_name(function)
     parameters = parameter_names(function, inputs, label, where)
-    check_names(parameters, {"sizes": sizes, "constant": constant}, label, where)
+    check_names(parameters, {"sizes": sizes, "constant": constant, "may_hold_minus_inf": masks}, label, where)
     examples = [check_input(p, x, label, where) for p, x in zip(parameters, inputs, strict=True)]
     symbols = symbolic_sizes(parameters, examples, sizes, where)
     exported = _export(function, parameters, examples, symbols, label, where)
@@ -74,7 +75,7 @@ def trace(
     nodes = tuple(reader.node(node) for node in exported.graph.nodes if node.op == "call_function")
     output = next(node for node in exported.graph.nodes if node.op == "output")
     outputs = cast("tuple[Ref, ...]", reader.argument(output.args[0]))
-    return Trace(label, where, reader.placeholders(parameters, constant, label), nodes, outputs)
+    return Trace(label, where, reader.placeholders(parameters, constant, masks, label), nodes, outputs)
 
 
 class _SourceLines(TorchFunctionMode):

@@ -6,6 +6,7 @@ number, and ``and``, ``or``, ``not`` and ``torch.where`` all come down to nested
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prism.frontend.axes import Dim, distinct, flat, size_of
@@ -76,11 +77,9 @@ class Joined:
         return tuple(part.shape[self.dimension] for part in self.parts)
 
     @property
-    def shape(self) -> tuple[Product, ...]:
-        """The size of each dimension."""
-        shape = list(self.parts[0].shape)
-        shape[self.dimension] = total(self.lengths)
-        return tuple(shape)
+    def length(self) -> Product | None:
+        """The size of the joined dimension; None where it is no product, such as ``L + 1``."""
+        return None if any(n.sizes for n in self.lengths) else Product(sum(n.number for n in self.lengths))
 
     def numeric(self) -> Joined:
         """The same with true as 1 and false as 0."""
@@ -91,15 +90,17 @@ Tensorial = Value | Joined
 """What an operator takes and gives."""
 
 
-def total(lengths: tuple[Product, ...]) -> Product:
-    """The sum of some sizes; parts of symbolic size are never joined."""
-    assert not any(length.sizes for length in lengths)
-    return Product(sum(length.number for length in lengths))
-
-
 def scalar(expr: Expr) -> Value:
     """A number."""
     return Value((), expr)
+
+
+def permuted(value: Tensorial, order: Sequence[int]) -> Tensorial:
+    """The dimensions in another order."""
+    if isinstance(value, Value):
+        return Value(tuple(value.dims[i] for i in order), value.expr, value.boolean)
+    parts = tuple(Value(tuple(part.dims[i] for i in order), part.expr, part.boolean) for part in value.parts)
+    return Joined(order.index(value.dimension), parts)
 
 
 def canonical(value: Value) -> Value:

@@ -1,0 +1,77 @@
+"""Refuses programs that compute with minus infinity what the language leaves undefined.
+
+Of an undefined specification anything is a correct implementation, so that it must not be captured.
+"""
+
+from __future__ import annotations
+
+from prism.frontend.trace import Node
+from prism.frontend.values import Joined, Tensorial
+from sgraph.errors import UnsupportedProgram
+from sgraph.expr import CONDITIONS, Expr, Op
+
+NAMES = {
+    Op.MUL: "multiplies",
+    Op.RECIP: "divides by",
+    Op.SUM: "sums",
+    Op.MIN: "takes the minimum of",
+    Op.MIN2: "takes the minimum of",
+    Op.SQRT: "takes the root of",
+    Op.LOG: "takes the logarithm of",
+    Op.CALL: "takes a function of",
+    **dict.fromkeys(CONDITIONS, "compares"),
+}
+
+
+class Masked:
+    """Which expressions may be minus infinity where their tensors are used as meant."""
+
+    def __init__(self) -> None:
+        self._may_be: dict[Expr, bool] = {}
+
+    def check(self, node: Node, value: Tensorial | None) -> None:
+        """Look at what an operator has made.
+
+        Raises:
+            UnsupportedProgram: it uses an element that may be minus infinity where only finite ones are defined.
+        """
+        if value is None:
+            return
+        stack = [part.expr for part in (value.parts if isinstance(value, Joined) else (value,))]
+        while stack:
+            e = stack[-1]
+            missing = [a for a in e.args if a not in self._may_be]
+            if e not in self._may_be and missing:
+                stack.extend(missing)
+                continue
+            stack.pop()
+            if e not in self._may_be:
+                self._may_be[e] = self._of(node, e)
+
+    def _of(self, node: Node, e: Expr) -> bool:
+        masked = [self._may_be[a] for a in e.args]
+        match e.op:
+            case Op.LEAF | Op.NEG_INF:
+                return not e.finite
+            case Op.WHERE:
+                return any(masked[1:])
+            case Op.EXP | Op.MAX:
+                return False
+            case Op.MAX2:
+                return all(masked)
+            case Op.ADD:
+                if all(masked):
+                    _refuse(node, "adds two values that may both be minus infinity")
+                return any(masked)
+            case _ if any(masked):
+                return _refuse(node, f"{NAMES[e.op]} a value that may be minus infinity")
+            case _:
+                return False
+
+
+def _refuse(node: Node, seen: str) -> bool:
+    raise UnsupportedProgram(
+        f"{node.operator} {seen}",
+        where=node.line,
+        do="scale before masking, and combine several masks into one condition for torch.where or masked_fill",
+    )
