@@ -21,6 +21,8 @@ class Effort:
     """``quick``, ``default`` or ``max``."""
     limits: SearchLimits = field(repr=False)
     """Limits of the generator."""
+    seeds: int
+    """Alternative forms of the program that the rewrite table starts from."""
     proved: int
     """Families proved, best estimate first."""
     tuned: int
@@ -34,9 +36,11 @@ class Effort:
 
 
 EFFORTS: Final[Mapping[str, Effort]] = {
-    "quick": Effort("quick", SearchLimits(PlanLimits(stored=1), families=300), 60, 3, 40, 2, 8.0),
-    "default": Effort("default", SearchLimits(), 300, 8, 60, 3, 24.0),
-    "max": Effort("max", SearchLimits(PlanLimits(stored=3, cut_sets=3000), families=20_000), 4000, 24, 400, 6, 180.0),
+    "quick": Effort("quick", SearchLimits(PlanLimits(stored=1), families=300), 2, 60, 3, 40, 2, 8.0),
+    "default": Effort("default", SearchLimits(), 4, 300, 8, 60, 3, 24.0),
+    "max": Effort(
+        "max", SearchLimits(PlanLimits(stored=3, cut_sets=3000), families=20_000), 12, 4000, 24, 400, 6, 180.0
+    ),
 }
 
 

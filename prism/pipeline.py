@@ -150,6 +150,7 @@ def search(request: Request, target: Target, spent: Effort, settings: Settings, 
     """Capture, saturate, generate and prove: everything that needs no device."""
     from prism.frontend import capture
     from rewrites.saturate import Limits, saturate, warm_up
+    from rewrites.seeds import find_seeds
 
     warm_up()
     with progress.stage("capture"):
@@ -163,7 +164,8 @@ def search(request: Request, target: Target, spent: Effort, settings: Settings, 
         sizes = concrete_sizes(program, request.all_inputs)
     with progress.stage("saturate"):
         limits = Limits(memory_bytes=int(settings.memory_gib * (1 << 30)))
-        table = saturate([o.value for o in program.outputs], limits=limits)
+        seeds = find_seeds([o.value for o in program.outputs], limit=spent.seeds)
+        table = saturate(seeds.values, seeds.pairs, limits=limits)
     with progress.stage("generate"):
         listed = generate(program, table, target, sizes, spent.limits, lambda n: progress.update(plans=n))
         progress.update(families=len(listed.families))

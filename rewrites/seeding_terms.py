@@ -14,7 +14,7 @@ from functools import cached_property, reduce
 from typing import Final
 
 from sgraph.axis import Axis, ordered
-from sgraph.expr import REDUCTIONS, Expr, Op, add, const, extent, make, mul, negate, product, recip, sum_over, walk
+from sgraph.expr import REDUCTIONS, Expr, Op, add, const, exp, extent, make, mul, negate, product, recip, sum_over, walk
 
 Powers = Mapping[Expr, int]
 """Bases with their exponents, none of them 0, in order of appearance."""
@@ -124,6 +124,15 @@ def distributed(term: Term, factor: Expr) -> tuple[Term, ...]:
     return tuple(t.times(rest) for t in terms_of(factor))
 
 
+def multiplied_out(e: Expr) -> tuple[Term, ...]:
+    """The terms of an addition, terms with just one additive factor multiplied out: ``(x - mean) * scale``."""
+    found: list[Term] = []
+    for term in terms_of(e):
+        factors = additive(term)
+        found += distributed(term, factors[0]) if len(factors) == 1 else [term]
+    return tuple(found)
+
+
 def combined(terms: Iterable[Term]) -> tuple[Term, ...]:
     """Like terms merged, those that cancel left out; each at its first place."""
     found: dict[frozenset[tuple[Expr, int]], Term] = {}
@@ -177,7 +186,9 @@ def passes(e: Expr) -> int:
 
 
 def canonical(e: Expr) -> Expr:
-    """One expression for all that differ by order, association, like terms and what stands outside of a sum."""
+    """One expression for all that differ by order, association, like terms, cancelled factors, what stands outside
+    of a sum, and whether exponentials are joined.
+    """
     done: dict[Expr, Expr] = {}
     for node in walk([e]):
         rebuilt = make(node.op, tuple(done[a] for a in node.args), node.attr)
@@ -189,6 +200,8 @@ def canonical(e: Expr) -> Expr:
                 rebuilt = _sorted(term_of(rebuilt)).expression
             case Op.SUM:
                 rebuilt = _canonical_sum(rebuilt)
+            case Op.EXP:
+                rebuilt = _canonical_exponential(rebuilt)
             case _:
                 pass
         done[node] = rebuilt
@@ -208,6 +221,15 @@ def _canonical_sum(e: Expr) -> Expr:
         case _:
             pass
     return _sorted(summed(ordered(frozenset(axes)), _sorted(inside))).expression
+
+
+def _canonical_exponential(e: Expr) -> Expr:
+    """The exponential of an addition as a product, negative terms below the line."""
+    value = ONE
+    for term in multiplied_out(e.args[0]):
+        factor = exp(Term(abs(term.coefficient), term.powers).expression)
+        value = value.times(Term(Fraction(1), {factor: 1 if term.coefficient > 0 else -1}))
+    return _sorted(value).expression
 
 
 def _sorted(term: Term) -> Term:
