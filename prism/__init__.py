@@ -6,6 +6,8 @@
     y = fast(*inputs)          # in place of fn(*inputs)
     print(fast.report())
 
+    print(prism.prove(fn, rewritten, *example_inputs))
+
 Importing this package imports neither torch nor any of the engines; they come at first use.
 """
 
@@ -21,10 +23,11 @@ if TYPE_CHECKING:
 
     from prism.result import Result
     from sgraph.axis import Extent
+    from verify.verdict import Verdict
 
 __version__: Final = "0.1.0"
 
-__all__ = ["PrismError", "__version__", "superoptimize"]
+__all__ = ["PrismError", "__version__", "prove", "superoptimize"]
 
 
 def _check_neighbours() -> None:
@@ -85,3 +88,36 @@ def superoptimize(
     shown = Progress(live=progress)
     with shown.shown():
         return run(request, load(), shown)
+
+
+def prove(
+    f: Callable[..., object],
+    g: Callable[..., object],
+    *inputs: torch.Tensor,
+    sizes: Mapping[str, Sequence[Extent]] | None = None,
+    constant: Collection[str] = (),
+    may_hold_minus_inf: Collection[str] = (),
+) -> Verdict:
+    """Whether ``g`` is defined and computes the same wherever ``f`` is defined, over the real numbers.
+
+    Args:
+        f: the specification, a function of tensors or a module, which is its inputs and then its parameters.
+        g: what is to be proved equal to it; takes the same inputs by position.
+        inputs: example tensors, for their shapes and types only.
+        sizes: for a parameter of ``f``, the size of each dimension, an ``sgraph.axis.Size`` where the verdict has to
+            hold for a range of them.
+        constant: parameters of ``f`` whose contents stay the same between calls.
+        may_hold_minus_inf: parameters of ``f`` that are additive masks; all others are finite.
+
+    Returns:
+        A verdict with ``.status`` (``"proved"``, ``"refuted"`` or ``"unknown"``), ``.reason``, ``.facts`` that the
+        proof used, ``.counterexample`` (of a refutation: Python text with the numbers; *left* is ``f``) and
+        ``.seconds``. It has no truth value.
+
+    Raises:
+        PrismError: one of the functions does not take the inputs or cannot be captured, or their results differ in
+            number, size or element type.
+    """
+    from prism.proving import prove as prove_functions
+
+    return prove_functions(f, g, inputs, sizes=sizes, constant=constant, may_hold_minus_inf=may_hold_minus_inf)

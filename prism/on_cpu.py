@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 
 from autotune.cpu import CpuMeasurement, CpuRow, measure_cpu
 from autotune.torch_printer import load_torch, print_torch
 from prism.effort import Effort
-from prism.frontend import capture
 from prism.pipeline import Found, Outcome, Proved, Request
 from prism.progress import Progress
+from prism.proving import prove
 from prism.report import Accuracy, Row
-from sgraph.axis import Axis
 from sgraph.bounds import launches, lower_bound, speed_of_light
 from sgraph.errors import PrismError
-from sgraph.expr import Expr, rename
 from sgraph.program import Program
 from sgraph.target import Target
 from verify.certificate import Certificate
-from verify.equivalence import prove_equal
 from verify.numerics import NumericsReport, Prepared
 from verify.verdict import Status
 
@@ -33,7 +29,7 @@ def outcome_on_cpu(request: Request, found: Found, target: Target, spent: Effort
     """Measure the proved plans on this machine against eager and Inductor; never slower than the fastest."""
     with progress.stage("print and prove again"):
         plans, refused = _printed(request, found, spent)
-    with progress.stage("measure"):
+    with progress.stage("measure"), progress.raising():
         prepared = Prepared.of(found.program, request.reference, request.all_inputs)
         reports: dict[int, NumericsReport] = {}
 
@@ -51,6 +47,7 @@ def outcome_on_cpu(request: Request, found: Found, target: Target, spent: Effort
             on_progress=lambda text: progress.update(now=text),
             check=check,
         )
+    progress.stop_requested = progress.stop_requested or not measured.complete
     by_name = {_name(p): p for p in plans}
     best = by_name.get(measured.winner.rsplit(" (", 1)[0])
     first = best or (plans[0] if plans else None)
@@ -104,35 +101,12 @@ def _not_equal(request: Request, program: Program, function: Callable[..., objec
         for t in program.inputs
         if any(a is not None and not isinstance(a.extent, int) for a in t.axes)
     }
+    masks = [t.name for t in program.inputs if not t.finite]
     try:
-        again = capture(function, request.all_inputs, name=program.name, sizes=sizes or None)
+        verdict = prove(request.function, function, request.inputs, sizes=sizes, may_hold_minus_inf=masks)
     except PrismError as error:
         return f"the printed program cannot be captured: {error}"
-    axes: dict[Axis, Axis] = {}
-    for mine, its in zip(program.inputs, again.inputs, strict=True):
-        axes.update({b: a for a, b in zip(mine.axes, its.axes, strict=True) if a is not None and b is not None})
-    for wanted, got in zip(program.outputs, again.outputs, strict=True):
-        verdict = prove_equal(wanted.value, _with_axes(got.value, axes))
-        if verdict.status is not Status.PROVED:
-            return f"output {wanted.tensor.name} of the printed program: {verdict.status}, {verdict.reason}"
-    return None
-
-
-def _with_axes(value: Expr, axes: dict[Axis, Axis]) -> Expr:
-    """The expression over the other capture's axes, bound ones included."""
-    from sgraph.expr import make, walk
-
-    if all(a == b for a, b in axes.items()):
-        return value
-    done: dict[Expr, Expr] = {}
-    for node in walk([value]):
-        attr = node.attr
-        if isinstance(attr, Axis):
-            base = axes.get(attr.base, attr.base)
-            attr = replace(base, copy=attr.copy)
-        renamed = make(node.op, tuple(done[a] for a in node.args), attr)
-        done[node] = rename(renamed, {a: replace(axes[a.base], copy=a.copy) for a in renamed.free if a.base in axes})
-    return done[value]
+    return None if verdict.status is Status.PROVED else f"of the printed program, {verdict.reason}"
 
 
 def _ranked(measured: CpuMeasurement, by_name: dict[str, Proved], found: Found, target: Target) -> tuple[Row, ...]:
