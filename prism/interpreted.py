@@ -1,9 +1,10 @@
-"""Gate 3 in the interpreter: the emitted text on small ragged inputs, exact and in the program's own types."""
+"""Gates 2 and 3 on the emitted text: exact evaluation, and Triton's interpreter on small ragged inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Final
 
@@ -15,15 +16,57 @@ from autotune.module import load_source
 from autotune.parameters import KernelParameters, Parameters, candidates
 from autotune.targets import find_target
 from prism.pipeline import Found
+from prism.report import Exact
 from sgraph.axis import Axis
+from sgraph.errors import KernelCheckFailed
 from sgraph.generate import Family
 from sgraph.ir import Kernel, Role
+from sgraph.program import Program
+from verify.exact import check_exactly
 from verify.numerics import NumericsReport, check_numerics
 
 TILE: Final = 16
 """Tile of every axis: small, so that ragged extents still take several tiles."""
 EXTENTS: Final = (37, 21, 19, 35, 18, 23, 33)
 """Extents by axis: none a multiple of the tile, two or three tiles each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What gates 2 and 3 found of one emitted text."""
+
+    exact: Exact
+    """Gate 2; it passed."""
+    reports: tuple[NumericsReport, ...]
+    """Gate 3, exact float32 first."""
+
+    @property
+    def broken(self) -> NumericsReport | None:
+        """The first report of a broken contract."""
+        return next((r for r in self.reports if not r.passed), None)
+
+
+def check(function: Callable[..., object], found: Found, family: Family, source: str, seed: int) -> Checked:
+    """Gates 2 and 3 on a family's text.
+
+    Raises:
+        KernelCheckFailed: an element differs in exact arithmetic, or the text does something it must not.
+    """
+    return Checked(exactly(found.program, source, seed), interpret(function, found, family, seed))
+
+
+def exactly(program: Program, source: str, seed: int) -> Exact:
+    """Gate 2: the emitted text in exact arithmetic.
+
+    Raises:
+        KernelCheckFailed: an element differs, or the text does something it must not.
+    """
+    report = check_exactly(program, source, seed=seed)
+    if not report.passed:
+        raise KernelCheckFailed(f"exact evaluation: {report}", where=program.name)
+    return Exact(
+        passed=True, evaluations=report.evaluations, fields=dict(report.fields), seconds=round(report.seconds, 3)
+    )
 
 
 def interpret(

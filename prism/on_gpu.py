@@ -20,10 +20,10 @@ from autotune.torch_printer import load_torch, print_torch
 from autotune.tuner import Built, NotBuilt, Option, Tuner
 from prism import on_device
 from prism.effort import Effort
-from prism.interpreted import interpret
+from prism.interpreted import Checked, check
 from prism.pipeline import Found, Outcome, Proved, Request
 from prism.progress import Progress
-from prism.report import Accuracy, Row
+from prism.report import Accuracy, Exact, Row
 from prism.settings import Settings
 from sgraph.bounds import launches, speed_of_light
 from sgraph.errors import KernelCheckFailed, NoFeasibleFamily
@@ -61,16 +61,16 @@ def outcome_on_gpu(
     built.sort(key=lambda pair: pair[1].modelled_s)
     if on_device.present(target):
         return _measured(request, found, built, rows, target, spent, progress)
-    with progress.stage("check in the interpreter"):
-        best, reports = _first_accurate(request, found, built, rows, progress)
+    with progress.stage("check"):
+        best = _first_accurate(request, found, built, rows, progress)
     ordered = sorted(rows.values(), key=lambda r: (r.status != "modelled", r.modelled_us or 0.0))
     if best is None:
         why = "no family passed its checks; the original function is returned"
         return Outcome(tuple(ordered), None, request.reference, "", "", None, None, None, (why,))
-    proved, chosen = best
+    proved, chosen, checked = best
     return Outcome(
         rows=tuple(ordered),
-        **_evidence(request, found, proved, chosen, chosen.parameters, reports),
+        **_evidence(request, found, proved, chosen, chosen.parameters, checked),
         speedup=None,
         notes=("times are modelled, not measured: the model ranks, it does not predict",),
     )
@@ -94,13 +94,14 @@ def _measured(
         run = measured.launches.get(measured.winner, request.reference)
         return Outcome(tuple(measured.rows), None, run, "", "", None, None, measured.speedup, (why,))
     proved, tuned = measured.best
-    reports = interpret(request.reference, found, proved.family, request.seed)
-    if not all(r.passed for r in reports):
+    checked = check(request.reference, found, proved.family, tuned.built.source, request.seed)
+    if checked.broken is not None:
         why = f"family {proved.number} was fastest but breaks the numerical contract in the interpreter"
-        return Outcome(tuple(measured.rows), None, request.reference, "", "", _accuracy(reports), None, None, (why,))
+        accuracy = _accuracy(checked.reports)
+        return Outcome(tuple(measured.rows), None, request.reference, "", "", accuracy, None, None, (why,))
     return Outcome(
         rows=tuple(measured.rows),
-        **_evidence(request, found, proved, tuned.built, tuned.parameters, reports),
+        **_evidence(request, found, proved, tuned.built, tuned.parameters, checked),
         speedup=measured.speedup,
     )
 
@@ -141,6 +142,7 @@ class _Evidence(TypedDict):
     run: Callable[..., object]
     source: str
     torch_source: str
+    exact: Exact
     accuracy: Accuracy
     certificate: Certificate
 
@@ -151,11 +153,13 @@ def _evidence(
     proved: Proved,
     built: Built,
     parameters: Parameters,
-    reports: tuple[NumericsReport, ...],
+    checked: Checked,
 ) -> _Evidence:
+    reports = checked.reports
     rounds = sum(len(r.rounds) for r in reports)
     header = {
         "proof": f"{proved.verdict.status}: {proved.verdict.reason}",
+        "exact evaluation": f"agreed in {checked.exact.evaluations} evaluations",
         "numerical contract": f"kept in {rounds} interpreted rounds",
     }
     source = lower(built.family.graph, built.family.schedules, parameters, header)
@@ -165,6 +169,7 @@ def _evidence(
         run=_by_device(source, found.program.name, load_torch(torch_source)),
         source=source,
         torch_source=torch_source,
+        exact=checked.exact,
         accuracy=_accuracy(reports),
         certificate=Certificate.of(found.program, proved.verdict, numerics=list(reports), seed=request.seed),
     )
@@ -176,24 +181,24 @@ def _first_accurate(
     built: list[tuple[Proved, Built]],
     rows: dict[int, Row],
     progress: Progress,
-) -> tuple[tuple[Proved, Built] | None, tuple[NumericsReport, ...]]:
-    """The fastest family whose emitted source keeps the numerical contract; the others say why they do not."""
+) -> tuple[Proved, Built, Checked] | None:
+    """The fastest family whose emitted text passes gates 2 and 3; the others say why they do not."""
     for proved, candidate in built:
         progress.update(checking=f"family {proved.number}")
         try:
-            reports = interpret(request.reference, found, proved.family, request.seed)
+            checked = check(request.reference, found, proved.family, candidate.source, request.seed)
         except KernelCheckFailed as failure:
             rows[proved.number] = rows[proved.number].model_copy(
                 update={"status": "check failed", "detail": str(failure).splitlines()[0]}
             )
             continue
-        broken = next((r for r in reports if not r.passed), None)
+        broken = checked.broken
         if broken is None:
-            return (proved, candidate), reports
+            return proved, candidate, checked
         rows[proved.number] = rows[proved.number].model_copy(
             update={"status": "inaccurate", "detail": str(broken).splitlines()[-1].strip()}
         )
-    return None, ()
+    return None
 
 
 def _by_device(source: str, name: str, on_cpu: Callable[..., object]) -> Callable[..., object]:

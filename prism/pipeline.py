@@ -17,7 +17,7 @@ from prism.effort import Effort, effort
 from prism.guard import Guarded
 from prism.modules import state_of, with_state, without_state
 from prism.progress import Progress
-from prism.report import Accuracy, Families, Report, Row, VerdictRecord
+from prism.report import Accuracy, Exact, Families, Report, Row, VerdictRecord
 from prism.result import Result, ensure_writable
 from prism.settings import Settings
 from sgraph.axis import Axis, Extent, Size
@@ -119,6 +119,8 @@ class Outcome:
     """Fastest baseline over the best; None where nothing was timed."""
     notes: tuple[str, ...] = ()
     """What a reader should know."""
+    exact: Exact | None = None
+    """Gate 2 for the best, where a kernel was emitted."""
 
 
 def run(request: Request, settings: Settings, progress: Progress) -> Result:
@@ -260,6 +262,7 @@ def _result(
         best=_best_row(outcome),
         ranking=list(outcome.rows),
         verdict=verdict,
+        exact=outcome.exact,
         accuracy=outcome.accuracy,
         speedup=outcome.speedup,
         source_path=str(folder / ("kernel.py" if outcome.source else "torch_form.py")),

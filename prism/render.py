@@ -47,6 +47,9 @@ def _parts(record: Report) -> list[RenderableType]:
     if record.verdict is not None:
         parts.append(f"proof: {record.verdict.status} - {record.verdict.reason}")
         parts.extend(f"  uses the fact: {fact}" for fact in record.verdict.facts)
+    if record.exact is not None:
+        fields = ", ".join(f"field {name} {status}" for name, status in record.exact.fields.items())
+        parts.append(f"exact evaluation of the text: agreed in {record.exact.evaluations} evaluations ({fields})")
     if record.accuracy is not None:
         kept = "kept" if record.accuracy.passed else "BROKEN"
         parts.append(

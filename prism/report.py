@@ -74,6 +74,19 @@ class Accuracy(_Record):
     """The first violation."""
 
 
+class Exact(_Record):
+    """Gate 2: the emitted text, launcher included, evaluated in exact arithmetic on small ragged sizes."""
+
+    passed: bool
+    """Whether every element agreed with the program."""
+    evaluations: int
+    """Launches that were evaluated."""
+    fields: dict[str, str]
+    """Finite fields: ``agree``, or ``not applicable`` where the fifty-digit reals alone decide."""
+    seconds: float
+    """Wall time."""
+
+
 class VerdictRecord(_Record):
     """Gate 1: the proof."""
 
@@ -110,6 +123,8 @@ class Report(_Record):
     """Best first, baselines included."""
     verdict: VerdictRecord | None
     """Proof of the best family."""
+    exact: Exact | None
+    """Exact evaluation of the best family's emitted text; None for the CPU target, whose text is proved instead."""
     accuracy: Accuracy | None
     """Numerical contract of the best family."""
     speedup: float | None

@@ -9,31 +9,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from sgraph.axis import Axis
-from sgraph.dags import elements
-from sgraph.expr import REDUCTIONS, Expr, Op, factors, reduction, walk
+from sgraph.dags import elements, is_dot, tops
+from sgraph.expr import REDUCTIONS, Expr, Op, factors, leaves, reduction, walk
 from sgraph.ir import Kernel, Role, SGraph
 from sgraph.program import DType, Tensor
+from sgraph.scaled import stabilise
 from sgraph.target import Target
 
 DEFAULT_TILE: Final = 64
 """Tile of a grid axis that takes part in dot products, in ``kernel_estimate``."""
 DEFAULT_ELEMENTS: Final = 2048
 """Elements that one program of a kernel without dot products takes, in ``kernel_estimate``."""
+DEFAULT_STEP: Final = 16
+"""Tile of an axis that is looped over, in ``kernel_estimate``."""
+RESIDENT_WORDS: Final = 65_536
+"""32-bit registers of one multiprocessor, where a target does not say: what a tile must fit into."""
 DEFAULT_CELLS: Final = 8
 """Cells of a split axis in ``kernel_estimate``."""
-
-
-def is_dot(value: Expr) -> bool:
-    """Whether a sum contracts two operands, each with an axis of its own: work for tensor cores."""
-    if value.op is not Op.SUM:
-        return False
-    axes, operand = reduction(value)
-    spans = [f.free for f in factors(operand) if f.free & frozenset(axes)]
-    widest = {s for s in spans if not any(s < t for t in spans)}
-    return len(widest) == 2
 
 
 def lower_bound(graph: SGraph, target: Target, sizes: Mapping[Axis, int]) -> float:
@@ -42,26 +39,30 @@ def lower_bound(graph: SGraph, target: Target, sizes: Mapping[Axis, int]) -> flo
 
 
 def work_bound(graph: SGraph, target: Target, sizes: Mapping[Axis, int]) -> float:
-    """The bound without launches, which is the same for every role assignment of a plan."""
-    seen: set[str] = set()
+    """The bound without launches, which is the same for every role assignment of a plan.
+
+    Inputs are read and outputs written once (what is measured is cold). Of anything else that moves, a later
+    read or an intermediate, as much as the last-level cache holds may stay there.
+    """
+    touched: set[str] = set()
     total = 0.0
     for kernel in graph.kernels:
         moved = 0
         for name in kernel.reads:
-            tensor = graph.tensor(name)
-            if name not in seen or tensor_bytes(tensor, sizes) > target.l2_bytes:
-                moved += _dram_bytes(graph, tensor, sizes, target)
-            seen.add(name)
-        moved += sum(_dram_bytes(graph, s.tensor, sizes, target) for s in kernel.stores)
+            size = tensor_bytes(graph.tensor(name), sizes)
+            moved += max(0, size - target.l2_bytes) if name in touched else size
+        moved += sum(_stored_bytes(graph, s.tensor, sizes, target) for s in kernel.stores)
+        touched.update(kernel.reads, (s.tensor.name for s in kernel.stores))
         dot_s, pointwise_s = arithmetic_seconds(kernel, graph, target, sizes)
         total += max(moved / target.dram_bytes_per_s, dot_s, pointwise_s)
     return total
 
 
 def speed_of_light(graph: SGraph, target: Target, sizes: Mapping[Axis, int]) -> float:
-    """Seconds for the program's compulsory traffic and for this family's arithmetic, without launches."""
-    program = graph.program
-    moved = sum(tensor_bytes(t, sizes) for t in (*program.inputs, *(o.tensor for o in program.outputs)))
+    """Seconds for this family's compulsory traffic and arithmetic, without launches."""
+    read = {name for kernel in graph.kernels for name in kernel.reads}
+    inputs = (t for t in graph.program.inputs if t.name in read)
+    moved = sum(tensor_bytes(t, sizes) for t in (*inputs, *(o.tensor for o in graph.program.outputs)))
     arithmetic = [arithmetic_seconds(k, graph, target, sizes) for k in graph.kernels]
     return max(moved / target.dram_bytes_per_s, sum(d for d, _ in arithmetic), sum(p for _, p in arithmetic))
 
@@ -76,24 +77,55 @@ def tensor_bytes(tensor: Tensor, sizes: Mapping[Axis, int]) -> int:
     return tensor.dtype.bytes * elements(tensor.named_axes, sizes)
 
 
-def _dram_bytes(graph: SGraph, tensor: Tensor, sizes: Mapping[Axis, int], target: Target) -> int:
-    """What must cross the memory bus: nothing for an intermediate that fits in the last-level cache."""
+def _stored_bytes(graph: SGraph, tensor: Tensor, sizes: Mapping[Axis, int], target: Target) -> int:
+    """What of a store must cross the memory bus: of an intermediate only what the cache cannot keep."""
     size = tensor_bytes(tensor, sizes)
-    return 0 if size <= target.l2_bytes and tensor in graph.intermediates else size
+    output = any(o.tensor.name == tensor.name for o in graph.program.outputs)
+    return size if output else max(0, size - target.l2_bytes)
+
+
+def _dram_bytes(graph: SGraph, tensor: Tensor, sizes: Mapping[Axis, int], target: Target) -> int:
+    """What an estimate charges to the memory bus: nothing for an intermediate that fits in the last-level cache."""
+    size = tensor_bytes(tensor, sizes)
+    external = any(t.name == tensor.name for t in (*graph.program.inputs, *(o.tensor for o in graph.program.outputs)))
+    return size if external or size > target.l2_bytes else 0
 
 
 def arithmetic_seconds(kernel: Kernel, graph: SGraph, target: Target, sizes: Mapping[Axis, int]) -> tuple[float, float]:
-    """Least seconds of dot products and of other arithmetic, each at its peak."""
-    peak = target.dot_flops_per_s.get(dot_dtype(kernel, graph), target.pointwise_flops_per_s)
+    """Least seconds of dot products and of other arithmetic, each at its peak.
+
+    Counted on the stabilised values, which are what runs: there exponentials may have cancelled.
+    """
     dot = other = 0
-    for node in walk(s.value for s in kernel.stores):
+    for value, space in _operations(tuple(stabilise(s.value) for s in kernel.stores)):
+        if is_dot(value):
+            dot += 2 * elements(space, sizes)
+        else:
+            other += elements(space, sizes)
+    return dot / _fastest_dot_rate(kernel, graph, target), other / target.pointwise_flops_per_s
+
+
+@lru_cache(maxsize=4096)
+def _operations(values: tuple[Expr, ...]) -> Operations:
+    """Everything below some values that costs arithmetic, each with its index space. Products are free."""
+    found: list[tuple[Expr, frozenset[Axis]]] = []
+    for node in tops(values):
         if node.op in REDUCTIONS:
             axes, operand = reduction(node)
-            flops = 2 * elements(operand.free | frozenset(axes), sizes)
-            dot, other = (dot + flops, other) if is_dot(node) else (dot, other + flops // 2)
+            found.append((node, operand.free | frozenset(axes)))
         elif node.op in {Op.ADD, Op.RECIP, Op.SQRT, Op.EXP, Op.LOG, Op.CALL}:
-            other += elements(node.free, sizes)
-    return dot / peak, other / target.pointwise_flops_per_s
+            found.append((node, node.free))
+    return tuple(found)
+
+
+def _fastest_dot_rate(kernel: Kernel, graph: SGraph, target: Target) -> float:
+    """The highest rate at which any instance can contract: tensor cores read fp32 operands as tf32, half as fast
+    as 16-bit ones, and a contraction can also be printed without them."""
+    dtype = dot_dtype(kernel, graph)
+    rates = [target.pointwise_flops_per_s, target.dot_flops_per_s.get(dtype, 0.0)]
+    if dtype is DType.FP32:
+        rates.append(target.dot_flops_per_s.get(DType.BF16, 0.0) / 2)
+    return max(rates)
 
 
 def dot_dtype(kernel: Kernel, graph: SGraph) -> DType:
@@ -106,77 +138,126 @@ def dot_dtype(kernel: Kernel, graph: SGraph) -> DType:
 def kernel_estimate(kernel: Kernel, graph: SGraph, target: Target, sizes: Mapping[Axis, int]) -> float:
     """Seconds of one kernel at default tiles, repeated work and idle processors included. It only orders.
 
-    ``graph`` names the tensors; its roles do not matter.
+    The best of a few ways to tile counts, so that less work never costs more. ``graph`` names the tensors; its
+    roles do not matter.
     """
-    grid = _default_grid(kernel, sizes)
-    split = kernel.with_role(Role.SPLIT)
-    programs = math.prod(grid.values()) * (DEFAULT_CELLS if split else 1)
-    busy = min(1.0, programs / target.processors)
-
-    def repeated(axes: frozenset[Axis]) -> int:
-        return math.prod(tiles for axis, tiles in grid.items() if axis not in axes)
-
-    cached = unique = 0
-    for name in kernel.reads:
-        tensor = graph.tensor(name)
-        size = tensor_bytes(tensor, sizes)
-        unique += _dram_bytes(graph, tensor, sizes, target)
-        cached += size * repeated(frozenset(tensor.named_axes)) * _passes(kernel, tensor)
-    unique += sum(_dram_bytes(graph, s.tensor, sizes, target) for s in kernel.stores)
-    dot_s, pointwise_s = _repeated_arithmetic(kernel, graph, target, sizes, grid)
-    busiest = max(unique / target.dram_bytes_per_s, cached / target.l2_bytes_per_s, dot_s, pointwise_s)
+    operations = _operations(tuple(s.value for s in kernel.stores))
+    traffic = _traffic(kernel, graph, target, sizes)
+    busiest = min(
+        _busiest_s(kernel, graph, target, sizes, traffic, operations, grid)
+        for grid in _default_grids(kernel, sizes, operations)
+    )
     partials = 0.0
+    split = kernel.with_role(Role.SPLIT)
     if split:
         free = frozenset(a for s in kernel.stores for a in s.tensor.named_axes)
         partials = 2 * DEFAULT_CELLS * 4 * elements(free, sizes) / target.l2_bytes_per_s
-    return busiest / busy + partials + (2 if split else 1) * (target.launch_s + target.memory_latency_s)
+    return busiest + partials + (2 if split else 1) * (target.launch_s + target.memory_latency_s)
 
 
-def _default_grid(kernel: Kernel, sizes: Mapping[Axis, int]) -> dict[Axis, int]:
-    """Tiles per grid axis: squares for dot products, else rows, the last axis filling a program."""
-    axes = kernel.with_role(Role.GRID)
-    if any(is_dot(n) for n in walk(s.value for s in kernel.stores)):
-        return {a: math.ceil(sizes[a.base] / DEFAULT_TILE) for a in axes}
-    inside = elements((a for a, r in kernel.roles if r in {Role.LOOP, Role.WHOLE, Role.SPLIT}), sizes)
-    grid: dict[Axis, int] = {}
+Operations = tuple[tuple[Expr, frozenset[Axis]], ...]
+"""What costs arithmetic, each with its index space."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Traffic:
+    """What a kernel moves, whatever its tiles."""
+
+    unique: int
+    """Bytes that cross the memory bus once."""
+    streamed: tuple[tuple[frozenset[Axis], int], ...]
+    """Per tensor read: its axes, and the bytes that the programs of one tile of the other axes stream."""
+
+
+def _traffic(kernel: Kernel, graph: SGraph, target: Target, sizes: Mapping[Axis, int]) -> _Traffic:
+    tensors = [graph.tensor(name) for name in kernel.reads]
+    unique = sum(_dram_bytes(graph, t, sizes, target) for t in (*tensors, *(s.tensor for s in kernel.stores)))
+    looped = set(kernel.with_role(Role.LOOP))
+    passes = _passes(kernel, looped)
+    streamed = tuple(
+        (frozenset(t.named_axes), tensor_bytes(t, sizes) * (passes if looped & set(t.named_axes) else 1))
+        for t in tensors
+    )
+    return _Traffic(unique, streamed)
+
+
+def _busiest_s(
+    kernel: Kernel,
+    graph: SGraph,
+    target: Target,
+    sizes: Mapping[Axis, int],
+    traffic: _Traffic,
+    operations: Operations,
+    grid: Mapping[Axis, int],
+) -> float:
+    """Seconds of the resource that a kernel keeps busiest with these tiles per grid axis."""
+    programs = math.prod(grid.values()) * (DEFAULT_CELLS if kernel.with_role(Role.SPLIT) else 1)
+    busy = min(1.0, max(programs, 1) / target.processors)
+    cached = sum(moved * _repeats(axes, grid) for axes, moved in traffic.streamed)
+    dot = other = 0
+    for value, space in operations:
+        flops = elements(space, sizes) * _repeats(space, grid)
+        if is_dot(value):
+            dot += 2 * flops
+        else:
+            other += 2 * flops if value.op in REDUCTIONS else flops
+    dot_s = dot / target.dot_flops_per_s.get(dot_dtype(kernel, graph), target.pointwise_flops_per_s)
+    other_s = other / target.pointwise_flops_per_s
+    busiest = max(traffic.unique / target.dram_bytes_per_s, cached / target.l2_bytes_per_s, dot_s, other_s)
+    return busiest / busy * max(1.0, _widest_tile(kernel, sizes, operations, grid) / RESIDENT_WORDS)
+
+
+def _repeats(axes: frozenset[Axis], grid: Mapping[Axis, int]) -> int:
+    """How many programs repeat what varies over these axes alone."""
+    return math.prod(tiles for axis, tiles in grid.items() if axis not in axes)
+
+
+def _default_grids(kernel: Kernel, sizes: Mapping[Axis, int], operations: Operations) -> list[dict[Axis, int]]:
+    """Tiles per grid axis: squares, for dot products one index of their batch axes; rows that fill a program."""
+    order = {a: i for i, a in enumerate(kernel.stores[0].tensor.named_axes)}
+    axes = sorted(kernel.with_role(Role.GRID), key=lambda a: (order.get(a, len(order)), a.key))
+    batch = frozenset[Axis]().union(*(_batch_axes(v) for v, _ in operations if is_dot(v)))
+    outer = [frozenset(axes[:n]) for n in range(len(axes))]
+    squares = [
+        {a: sizes[a.base] if a in single else math.ceil(sizes[a.base] / DEFAULT_TILE) for a in axes}
+        for single in dict.fromkeys((batch, *outer))
+    ]
+    inside = max(1, elements((a for a, r in kernel.roles if r in {Role.LOOP, Role.WHOLE, Role.SPLIT}), sizes))
+    rows: dict[Axis, int] = {}
     for axis in reversed(axes):
         tile = max(1, DEFAULT_ELEMENTS // inside)
-        grid[axis] = math.ceil(sizes[axis.base] / tile)
-        inside *= min(tile, sizes[axis.base])
-    return grid
+        rows[axis] = math.ceil(sizes[axis.base] / tile)
+        inside *= max(1, min(tile, sizes[axis.base]))
+    return [*squares, rows]
 
 
-def _passes(kernel: Kernel, tensor: Tensor) -> int:
-    """How often a program streams a tensor: once per chain of loops over it, once if it is held."""
-    looped = set(kernel.with_role(Role.LOOP))
-    if not looped & set(tensor.named_axes):
-        return 1
-    users = [n for n in walk(s.value for s in kernel.stores) if n.op in REDUCTIONS]
-    deepest = max((_waits(n, looped) for n in users), default=1)
-    return max(1, deepest)
+def _widest_tile(kernel: Kernel, sizes: Mapping[Axis, int], operations: Operations, grid: Mapping[Axis, int]) -> int:
+    """Elements of the largest tile that a program holds at default tiles: held axes count in full."""
+
+    def tile(axis: Axis, role: Role) -> int:
+        size = elements((axis,), sizes)
+        if role is Role.GRID:
+            return math.ceil(size / max(1, grid[axis]))
+        return size if role is Role.WHOLE else min(size, DEFAULT_STEP)
+
+    tiles = {a: tile(a, role) for a, role in kernel.roles}
+    spaces = {v.free if is_dot(v) else space for v, space in operations}
+    spaces |= {x.free for x in leaves(s.value for s in kernel.stores)}
+    return max((math.prod(tiles[a] for a in space) for space in spaces), default=1)
 
 
-def _waits(value: Expr, looped: set[Axis]) -> int:
-    """Reductions over looped axes on the longest chain below a value, itself included."""
+def _batch_axes(dot: Expr) -> frozenset[Axis]:
+    """Axes that both operands of a dot product have and its result keeps: one product per index."""
+    axes, operand = reduction(dot)
+    spans = {f.free for f in factors(operand) if f.free & frozenset(axes)}
+    widest = [s for s in spans if not any(s < t for t in spans)]
+    return frozenset.intersection(*widest) - frozenset(axes)
+
+
+def _passes(kernel: Kernel, looped: set[Axis]) -> int:
+    """How often a program streams what it loops over: once per reduction that waits for the one before."""
     depth: dict[Expr, int] = {}
-    for node in walk([value]):
+    for node in walk(s.value for s in kernel.stores):
         below = max((depth[a] for a in node.args), default=0)
         depth[node] = below + (node.op in REDUCTIONS and node.axis in looped)
-    return depth[value]
-
-
-def _repeated_arithmetic(
-    kernel: Kernel, graph: SGraph, target: Target, sizes: Mapping[Axis, int], grid: Mapping[Axis, int]
-) -> tuple[float, float]:
-    """Arithmetic with what every program repeats because its result does not vary over a grid axis."""
-    peak = target.dot_flops_per_s.get(dot_dtype(kernel, graph), target.pointwise_flops_per_s)
-    dot = other = 0.0
-    for node in walk(s.value for s in kernel.stores):
-        repeats = math.prod(tiles for axis, tiles in grid.items() if axis not in node.free)
-        if node.op in REDUCTIONS:
-            axes, operand = reduction(node)
-            flops = 2 * elements(operand.free | frozenset(axes), sizes) * repeats
-            dot, other = (dot + flops, other) if is_dot(node) else (dot, other + flops)
-        elif node.op in {Op.ADD, Op.RECIP, Op.SQRT, Op.EXP, Op.LOG, Op.CALL}:
-            other += elements(node.free, sizes) * repeats
-    return dot / peak, other / target.pointwise_flops_per_s
+    return max(1, *depth.values())

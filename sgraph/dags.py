@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sgraph.axis import Axis
-from sgraph.expr import REDUCTIONS, Expr, Op, leaves, make, max_over, min_over, product, reduction, sum_over, walk
+from sgraph.expr import (
+    REDUCTIONS,
+    Expr,
+    Op,
+    factors,
+    leaves,
+    make,
+    max_over,
+    min_over,
+    product,
+    reduction,
+    sum_over,
+    walk,
+)
 from sgraph.view import Definition, Flat, View
+
+Part = tuple[str, frozenset[Axis]]
+"""One operator of a body: its kind (``dot``, ``reduction``, ``special``, ``simple``) and its index space."""
+
+STEPS_PER_BODY: Final = 20
+"""Steps of the search for bodies per body of its limit: what ends a search that finds too few."""
+
+SPECIAL: Final = frozenset({Op.RECIP, Op.SQRT, Op.EXP, Op.LOG, Op.CALL})
+"""Pointwise operators that cost more than an addition or a comparison."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,24 +41,48 @@ class Work:
 
     reads: frozenset[str]
     """Tensors it loads."""
-    contractions: frozenset[frozenset[Axis]]
-    """Index space of every reduction."""
-    passes: int
-    """Longest chain of reductions that wait for one another and share an axis."""
+    parts: Mapping[Part, int]
+    """How many operators of each kind and index space it has."""
+    passes: Mapping[Axis, int]
+    """Per axis the longest chain of reductions over it that wait for one another."""
     flops: int
     """Multiply-adds of its reductions, counted twice."""
     pointwise: int
     """Elements computed by other operators."""
 
     def covers(self, other: Work) -> bool:
-        """Whether this work is part by part no more than the other."""
+        """Whether this work is part by part no more than the other, at any extents and under any roles."""
         return (
             self.reads <= other.reads
-            and self.contractions <= other.contractions
-            and self.passes <= other.passes
             and self.flops <= other.flops
             and self.pointwise <= other.pointwise
+            and all(depth <= other.passes.get(axis, 0) for axis, depth in self.passes.items())
+            and self._uses_dots() == other._uses_dots()
+            and _injects(self.parts, other.parts)
         )
+
+    def _uses_dots(self) -> bool:
+        """Bodies with and without dot products are tiled differently and not comparable."""
+        return any(kind == "dot" for kind, _ in self.parts)
+
+
+def _injects(small: Mapping[Part, int], large: Mapping[Part, int]) -> bool:
+    """Whether every part can be charged to one of the others that does at least as much.
+
+    Equal parts are paired first, which loses nothing; the rest greedily, which may miss a pairing and then
+    keeps a body too many.
+    """
+    left = Counter(small) - Counter(large)
+    room = Counter(large) - Counter(small)
+    for (kind, space), count in sorted(left.items(), key=lambda item: -len(item[0][1])):
+        kinds = {kind, "special"} if kind == "simple" else {kind}
+        fitting = [p for p in room if p[0] in kinds and space <= p[1]]
+        for _ in range(count):
+            found = next((p for p in fitting if room[p]), None)
+            if found is None:
+                return False
+            room[found] -= 1
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +110,24 @@ def bodies(
         limit: how many bodies to list at most before comparing them.
     """
     found: dict[tuple[Expr, ...], None] = {}
-    listed = itertools.islice(_choices(view, targets), limit + 1)
-    count = 0
-    for count, (flats, chosen) in enumerate(listed, 1):
-        if count > limit:
-            break
-        found[tuple(_expression(view, flat, chosen, leaf_of) for flat in flats)] = None
+    listed = 0
+    for step, choice in enumerate(_choices(view, targets)):
+        if listed == limit or step > STEPS_PER_BODY * limit:
+            return _best(found, sizes, cut_off=True)
+        if choice is not None:
+            listed += 1
+            flats, chosen = choice
+            found[tuple(_expression(view, flat, chosen, leaf_of) for flat in flats)] = None
+    return _best(found, sizes, cut_off=False)
+
+
+def _best(found: Iterable[tuple[Expr, ...]], sizes: Mapping[Axis, int], *, cut_off: bool) -> Bodies:
     kept, dominated = _pareto(list(found), sizes)
-    return Bodies(tuple(kept), dominated, count > limit)
+    return Bodies(tuple(kept), dominated, cut_off)
 
 
-def _choices(view: View, targets: Sequence[int]) -> Iterator[tuple[tuple[Flat, ...], dict[int, Definition]]]:
-    """One definition per needed atom, acyclic, by depth-first search over an agenda of atoms."""
+def _choices(view: View, targets: Sequence[int]) -> Iterator[tuple[tuple[Flat, ...], dict[int, Definition]] | None]:
+    """One definition per needed atom, acyclic, by depth-first search over an agenda of atoms; None per other step."""
     for flats in itertools.product(*(view.flats(t) for t in targets)):
         agenda = tuple(dict.fromkeys(a for flat in flats for a in flat if not view.terminal(a)))
         stack: list[tuple[dict[int, Definition], tuple[int, ...]]] = [({}, agenda)]
@@ -88,6 +142,7 @@ def _choices(view: View, targets: Sequence[int]) -> Iterator[tuple[tuple[Flat, .
                 if not _reaches(definition, atom, chosen):
                     needed = tuple(a for a in definition.atoms if not view.terminal(a) and a not in chosen)
                     stack.append(({**chosen, atom: definition}, (*rest, *needed)))
+            yield None
 
 
 def _reaches(definition: Definition, atom: int, chosen: Mapping[int, Definition]) -> bool:
@@ -156,37 +211,48 @@ def _pareto(found: list[tuple[Expr, ...]], sizes: Mapping[Axis, int]) -> tuple[l
         )
         if not covered:
             kept.append((values, cost))
-    kept.sort(key=lambda pair: (pair[1].flops, pair[1].pointwise, pair[1].passes))
+    kept.sort(key=lambda pair: (pair[1].flops, pair[1].pointwise, max(pair[1].passes.values(), default=0)))
     return [values for values, _ in kept], len(found) - len(kept)
 
 
 def work(values: Iterable[Expr], sizes: Mapping[Axis, int]) -> Work:
     """The work of a kernel body at given extents."""
     roots = list(values)
-    contractions: set[frozenset[Axis]] = set()
+    parts: Counter[Part] = Counter()
     flops = pointwise = 0
-    for node in _tops(roots):
+    for node in tops(roots):
         if node.op in REDUCTIONS:
             axes, operand = reduction(node)
             space = operand.free | frozenset(axes)
-            contractions.add(space)
+            parts["dot" if is_dot(node) else "reduction", space] += 1
             flops += 2 * elements(space, sizes)
         elif node.op not in {Op.LEAF, Op.CONST, Op.EXTENT, Op.INDEX, Op.MUL, Op.NEG_INF}:
+            parts["special" if node.op in SPECIAL else "simple", node.free] += 1
             pointwise += elements(node.free, sizes)
     reads = frozenset(x.name for x in leaves(roots))
-    return Work(reads, frozenset(contractions), _depth(roots), flops, pointwise)
+    return Work(reads, parts, _depths(roots), flops, pointwise)
 
 
-def _tops(roots: list[Expr]) -> list[Expr]:
+def is_dot(value: Expr) -> bool:
+    """Whether a sum contracts two operands, each with an axis of its own: work for tensor cores."""
+    if value.op is not Op.SUM:
+        return False
+    axes, operand = reduction(value)
+    spans = [f.free for f in factors(operand) if f.free & frozenset(axes)]
+    widest = {s for s in spans if not any(s < t for t in spans)}
+    return len(widest) == 2
+
+
+def tops(roots: Sequence[Expr]) -> list[Expr]:
     """Every node below the roots, of a chain of like reductions only the outermost."""
     inner = {n.args[0] for n in walk(roots) if n.op in REDUCTIONS and n.args[0].op is n.op}
     return [n for n in walk(roots) if n not in inner]
 
 
-def _depth(roots: list[Expr]) -> int:
-    """Longest chain of reductions over a shared axis whose operand waits for the one before."""
+def _depths(roots: list[Expr]) -> dict[Axis, int]:
+    """Per axis the longest chain of reductions over it whose operand waits for the one before."""
     done: dict[Expr, dict[Axis, int]] = {}
-    deepest = 0
+    deepest: dict[Axis, int] = {}
     for node in walk(roots):
         below: dict[Axis, int] = {}
         for argument in node.args:
@@ -195,13 +261,16 @@ def _depth(roots: list[Expr]) -> int:
         if node.op in REDUCTIONS:
             below[node.axis] = below.get(node.axis, 0) + 1
         done[node] = below
-        deepest = max(deepest, *below.values(), 0)
+        for axis, depth in below.items():
+            deepest[axis] = max(deepest.get(axis, 0), depth)
     return deepest
 
 
 def elements(axes: Iterable[Axis], sizes: Mapping[Axis, int]) -> int:
-    """Number of index tuples over some axes."""
+    """Number of index tuples over some axes. Static extents need not be given."""
     count = 1
     for axis in axes:
-        count *= sizes[axis.base]
+        size = sizes.get(axis.base, axis.extent)
+        assert isinstance(size, int), f"the extent of {axis} is not known"
+        count *= size
     return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import math
 from collections import Counter
@@ -79,55 +80,94 @@ def generate(
         on_progress: called with the number of plans found so far.
     """
     planner = Planner(program, table, target, sizes, limits.plans)
-    mapped: dict[Kernel, tuple[Mapped, ...]] = {}
-    dropped: Counter[str] = Counter()
-    families: list[Family] = []
-    plans = 0
+    pricing = _Pricing(target, sizes)
+    streams: list[Iterator[Family]] = []
+    wanted = 0
     for plan in planner.plans():
-        plans += 1
+        choices = [pricing.mapped(kernel) for kernel in plan.kernels]
+        wanted += math.prod(len(c) for c in choices)
+        streams.append(_families(plan, choices, pricing))
         if on_progress is not None:
-            on_progress(plans)
-        choices = [_mapped(kernel, target, mapped, dropped) for kernel in plan.kernels]
-        wanted = math.prod(len(c) for c in choices)
-        room = limits.families - len(families)
-        dropped["limit: families"] += max(0, wanted - room)
-        families.extend(itertools.islice(_families(plan, choices, target, sizes), max(0, room)))
+            on_progress(len(streams))
+    families = list(itertools.islice(heapq.merge(*streams, key=lambda f: f.estimate_s), limits.families))
     families.sort(key=lambda f: f.estimate_s)
-    total = planner.dropped + dropped
-    kernels = {k for f in families for k in _anonymous(f.graph.kernels)}
-    return Search(tuple(families), dict(sorted(total.items())), planner.cut_sets, plans, len(kernels))
+    dropped = planner.dropped + pricing.dropped  # the sum leaves out what is zero
+    if wanted > len(families):
+        dropped["limit: families"] += wanted - len(families)
+    kernels = {_anonymous(k) for f in families for k in f.graph.kernels}
+    return Search(tuple(families), dict(sorted(dropped.items())), planner.cut_sets, len(streams), len(kernels))
 
 
-def _mapped(
-    kernel: Kernel, target: Target, memo: dict[Kernel, tuple[Mapped, ...]], dropped: Counter[str]
-) -> tuple[Mapped, ...]:
-    """A kernel's role assignments that fit the target, worked out once per kernel."""
-    if kernel not in memo:
-        found, unscheduled = assignments(kernel)
-        dropped.update({f"infeasible: {reason}": n for reason, n in unscheduled.items()})
+class _Pricing:
+    """Kernels with their roles and estimates, each worked out once."""
+
+    def __init__(self, target: Target, sizes: Mapping[Axis, int]) -> None:
+        self.target = target
+        self.sizes = sizes
+        self.dropped: Counter[str] = Counter()
+        """Role assignments set aside, by reason."""
+        self._mapped: dict[Kernel, tuple[Mapped, ...]] = {}
+        self._estimates: dict[object, float] = {}
+
+    def mapped(self, kernel: Kernel) -> tuple[Mapped, ...]:
+        """A kernel's role assignments that fit the target."""
+        key = _anonymous(kernel)
+        if key not in self._mapped:
+            self._mapped[key] = self._fitting(key)
+        return tuple(_named(m, kernel.name) for m in self._mapped[key])
+
+    def _fitting(self, kernel: Kernel) -> tuple[Mapped, ...]:
+        found, dropped = assignments(kernel)
+        for reason, count in dropped.items():
+            self.dropped[reason if reason.startswith("limit: ") else f"infeasible: {reason}"] += count
         fitting: list[Mapped] = []
         for choice in found:
-            reason = violated(choice.schedule, target)
+            reason = violated(choice.schedule, self.target)
             if reason is None:
                 fitting.append(choice)
             else:
-                dropped[f"infeasible: {reason.split(':')[0]}"] += 1
-        memo[kernel] = tuple(fitting)
-    return memo[kernel]
+                self.dropped[f"infeasible: {reason.split(':')[0]}"] += 1
+        return tuple(fitting)
+
+    def estimate(self, kernel: Kernel, plan: SGraph) -> float:
+        """Seconds of one kernel at default tiles; what it reads may have another type in another plan."""
+        key = (_anonymous(kernel), tuple(plan.tensor(name).dtype for name in kernel.reads))
+        if key not in self._estimates:
+            self._estimates[key] = kernel_estimate(kernel, plan, self.target, self.sizes)
+        return self._estimates[key]
 
 
-def _families(
-    plan: SGraph, choices: Sequence[Sequence[Mapped]], target: Target, sizes: Mapping[Axis, int]
-) -> Iterator[Family]:
-    bound_s = work_bound(plan, target, sizes)
-    priced = [[(m, kernel_estimate(m.kernel, plan, target, sizes)) for m in options] for options in choices]
-    for combination in itertools.product(*priced):
-        graph = replace(plan, kernels=tuple(m.kernel for m, _ in combination))
-        schedules = tuple(m.schedule for m, _ in combination)
-        bound = bound_s + launches(graph) * target.launch_s
-        yield Family(graph, schedules, bound, max(bound, sum(seconds for _, seconds in combination)))
+def _families(plan: SGraph, choices: Sequence[Sequence[Mapped]], pricing: _Pricing) -> Iterator[Family]:
+    """The families of a plan, best estimate first, made only as they are asked for."""
+    if not all(choices):
+        return
+    bound_s = work_bound(plan, pricing.target, pricing.sizes)
+    priced = [sorted(((pricing.estimate(m.kernel, plan), i) for i, m in enumerate(options))) for options in choices]
+
+    def entry(ranks: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
+        return sum(options[rank][0] for options, rank in zip(priced, ranks, strict=True)), ranks
+
+    first: tuple[int, ...] = (0,) * len(priced)
+    heap = [entry(first)]
+    seen: set[tuple[int, ...]] = {first}
+    while heap:
+        seconds, ranks = heapq.heappop(heap)
+        combination = [o[p[r][1]] for o, p, r in zip(choices, priced, ranks, strict=True)]
+        graph = replace(plan, kernels=tuple(m.kernel for m in combination))
+        bound = bound_s + launches(graph) * pricing.target.launch_s
+        yield Family(graph, tuple(m.schedule for m in combination), bound, max(bound, seconds))
+        for i, rank in enumerate(ranks):
+            later = (*ranks[:i], rank + 1, *ranks[i + 1 :])
+            if rank + 1 < len(priced[i]) and later not in seen:
+                seen.add(later)
+                heapq.heappush(heap, entry(later))
 
 
-def _anonymous(kernels: Sequence[Kernel]) -> list[Kernel]:
-    """Kernels without their position, to count distinct ones."""
-    return [replace(k, name="") for k in kernels]
+def _named(mapped: Mapped, name: str) -> Mapped:
+    kernel = replace(mapped.kernel, name=name)
+    return Mapped(kernel, replace(mapped.schedule, kernel=kernel))
+
+
+def _anonymous(kernel: Kernel) -> Kernel:
+    """A kernel without its position: what makes it the same in another plan."""
+    return replace(kernel, name="")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sgraph.axis import Axis, largest
+from sgraph.axis import Axis, largest, ordered
+from sgraph.dags import tops
 from sgraph.expr import REDUCTIONS, Expr, reduction, walk
 from sgraph.ir import Kernel, Role
 from sgraph.schedule import Schedule
@@ -16,6 +18,8 @@ from sgraph.stages import Unschedulable, derive
 
 MAX_RESIDENT: Final = 65_536
 """Longest axis that is offered the role ``whole``: a tile of one row of it fills the registers of a program."""
+MAX_ASSIGNMENTS: Final = 3000
+"""Role assignments of one kernel that are tried. A limit, not a proof: what it cuts is counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,18 +34,34 @@ def assignments(kernel: Kernel) -> tuple[tuple[Mapped, ...], Mapping[str, int]]:
     """Every role assignment of a kernel that has a schedule, and the others counted by reason."""
     facts = _Facts.of(kernel)
     options = _options(kernel, facts)
-    found: list[Mapped] = []
     dropped: Counter[str] = Counter()
-    for choice in itertools.product(*options.values()):
-        roles = dict(zip(options, choice, strict=True))
-        if choice.count(Role.SPLIT) > 1 or any(facts.one_trip(a, roles) for a in roles):
-            continue
-        decided = replace(kernel, roles=tuple(roles.items()))
-        try:
-            found.append(Mapped(decided, derive(decided)))
-        except Unschedulable as reason:
-            dropped[str(reason)] += 1
-    return tuple(found), dropped
+    long = [a for a in kernel.axes if Role.WHOLE not in options[a] and a in facts.reduced]
+    dropped["limit: axis too long to be held"] += len(long)
+    listed = list(itertools.islice(itertools.product(*options.values()), MAX_ASSIGNMENTS))
+    dropped["limit: role assignments"] += math.prod(map(len, options.values())) - len(listed)
+    found: dict[tuple[Role, ...], Mapped | None] = {}
+    # Fewest held axes first: what holding an axis is the same as has then been looked at.
+    for choice in sorted(listed, key=lambda c: c.count(Role.WHOLE)):
+        if choice.count(Role.SPLIT) > 1:
+            dropped["limit: more than one split axis"] += 1
+        elif any(c in found for c in _same_with_one_trip(choice, tuple(options), facts)):
+            found[choice] = None
+        else:
+            decided = replace(kernel, roles=tuple(zip(options, choice, strict=True)))
+            try:
+                found[choice] = Mapped(decided, derive(decided))
+            except Unschedulable as reason:
+                dropped[str(reason)] += 1
+    in_order = (found.get(choice) for choice in listed)
+    return tuple(m for m in in_order if m is not None), +dropped
+
+
+def _same_with_one_trip(choice: tuple[Role, ...], axes: tuple[Axis, ...], facts: _Facts) -> Iterator[tuple[Role, ...]]:
+    """Assignments that do with one trip of a loop what this one does with a held axis."""
+    roles = dict(zip(axes, choice, strict=True))
+    for i, axis in enumerate(axes):
+        if facts.one_trip(axis, roles):
+            yield (*choice[:i], Role.LOOP, *choice[i + 1 :])
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +81,7 @@ class _Facts:
     def of(kernel: Kernel) -> _Facts:
         nodes = list(walk(s.value for s in kernel.stores))
         stored = frozenset(a for s in kernel.stores for a in s.tensor.named_axes)
-        results = tuple((frozenset(reduction(n)[0]), n.free) for n in nodes if n.op in REDUCTIONS)
+        results = tuple((frozenset(reduction(n)[0]), n.free) for n in tops(nodes) if n.op in REDUCTIONS)
         reduced = frozenset(a for axes, _ in results for a in axes)
         depth: dict[Expr, dict[Axis, int]] = {}
         again = set(reduced & stored)
@@ -109,4 +129,5 @@ def _options(kernel: Kernel, facts: _Facts) -> dict[Axis, tuple[Role, ...]]:
             options[axis] = (Role.LOOP, *whole)
         else:
             options[axis] = (Role.LOOP, Role.SPLIT, *whole)
-    return options
+    # An axis that no operand has is summed at once: there is nothing to iterate over.
+    return options | {axis: (Role.WHOLE,) for axis in ordered(facts.reduced) if axis not in options}

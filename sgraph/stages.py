@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import networkx as nx
@@ -52,11 +53,18 @@ def derive(kernel: Kernel) -> Schedule:
     return _Staging(kernel).schedule()
 
 
+@lru_cache(maxsize=65_536)
 def atoms_of(value: Expr) -> tuple[Expr, ...]:
     """The atoms that a value is computed from: its operands with products flattened, trivial ones left out."""
     operands = (reduction(value)[1],) if value.op in REDUCTIONS else value.args
     found = [f for operand in operands for f in factors(operand) if f.op not in TRIVIAL]
     return tuple(dict.fromkeys(found))
+
+
+@lru_cache(maxsize=4096)
+def _stabilised(value: Expr) -> Expr:
+    """The same for every role assignment of a kernel."""
+    return stabilise(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +97,7 @@ class _Staging:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
         self.loops = frozenset(kernel.with_role(Role.LOOP)) | frozenset(kernel.with_role(Role.SPLIT))
-        self.stores = [(store, stabilise(store.value)) for store in kernel.stores]
+        self.stores = [(store, _stabilised(store.value)) for store in kernel.stores]
         self.atoms = _dependency_order([a for _, value in self.stores for a in _store_needs(value)])
         self.passes: dict[Expr, Mapping[Axis, int]] = {}
         self.online: dict[Expr, Expr] = {}
@@ -163,7 +171,7 @@ class _Staging:
         """The loops, not yet entered, that lead to work with these needs, and the pass over each."""
         axes = self.context(_free(needs))
         if len(axes) > MAX_NESTING:
-            raise Unschedulable(f"loops nested {len(axes)} deep (limit {MAX_NESTING})")
+            raise Unschedulable(f"limit: loops nested more than {MAX_NESTING} deep")
         passes = self.operand_passes(needs)
         return tuple((a, passes[a]) for a in self.nest if a in axes - entered)
 
@@ -191,14 +199,14 @@ class _Staging:
     def _split_phases(self, split: Axis, grid: tuple[Axis, ...]) -> tuple[Phase, Phase]:
         groups = [g for g in dict.fromkeys(self.group.values()) if not self.context(_free(g.state))]
         if any(split in g.axes and g not in groups for g in self.group.values()):
-            raise Unschedulable(f"axis {split} is split, and a partial result varies over a loop")
+            raise Unschedulable("a partial result of a split axis varies over a loop")
         for group in groups:
             if split not in group.axes:
-                raise Unschedulable(f"a reduction that axis {split} does not take part in stands beside its split")
+                raise Unschedulable("a reduction beside a split axis does not take part in the split")
             if self.operand_passes(group.needs)[split]:
-                raise Unschedulable(f"axis {split} is split, and a later reduction needs the finished one")
+                raise Unschedulable("a later reduction needs a finished one over a split axis")
         if any(split in value.free for _, value in self.stores):
-            raise Unschedulable(f"axis {split} is split, and a result varies over it")
+            raise Unschedulable("an axis is split, and a result varies over it")
         items = [_Item(g, g.needs, self.path(g.needs)) for g in groups]
         body = self._scope(items, frozenset(), set(), started=False)
         partials = tuple(WritePartial(v) for g in groups for v in g.state)

@@ -7,12 +7,20 @@ of thousands of binary choices down to a handful.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final, Literal
 
 from sgraph.axis import Axis, ordered
 from sgraph.expr import REDUCTIONS, Attr, Op, const, leaves
 from sgraph.table import Table
+
+MAX_FLATS: Final = 1000
+"""Forms of one product that are listed. A limit, not a proof: what it cuts is counted."""
+
+Contraction = Literal["plain", "factor inside", "outer product"]
+"""Whether a sum is worth listing: as it is; not, since a factor belongs outside; not, as a limit."""
 
 Flat = tuple[int, ...]
 """A product as a sorted multiset of atoms (classes with a definition that is no product)."""
@@ -44,6 +52,8 @@ class View:
         self.table = table
         self.readable = readable
         """Classes that are never computed here: inputs and stored tensors."""
+        self.dropped: Counter[str] = Counter()
+        """Definitions set aside, by reason."""
         self._flats: dict[int, tuple[Flat, ...]] = {}
         self._definitions: dict[int, tuple[Definition, ...]] = {}
         self._constant: dict[int, bool] = {}
@@ -63,23 +73,46 @@ class View:
         if self.terminal(cls):
             return ((cls,),)
         if cls not in self._flats:
-            self._flats[cls] = ()  # a product that contains its own class adds nothing
-            found: dict[Flat, None] = {}
-            for node in self.table.nodes(cls):
-                if node.op is not Op.MUL:
-                    found[(cls,)] = None
-                elif cls not in node.args:
-                    left, right = node.args
-                    for a, b in itertools.product(self._factors(left), self._factors(right)):
-                        found[tuple(sorted((*a, *b)))] = None
-            self._flats[cls] = tuple(sorted(f for f in found if f))
+            self._flatten(cls)
         return self._flats[cls]
 
-    def _factors(self, cls: int) -> tuple[Flat, ...]:
+    def _flatten(self, root: int) -> None:
+        """Read the products below a class, factors first. A product that contains its own class adds nothing."""
+        done: dict[int, tuple[Flat, ...]] = {}
+        entered: set[int] = set()
+        cyclic = False
+        stack = [(root, False)]
+        while stack:
+            cls, expanded = stack.pop()
+            if expanded:
+                done[cls] = self._products(cls, done)
+            elif cls in entered:
+                cyclic = cyclic or cls not in done
+            elif not self.terminal(cls) and cls not in self._flats:
+                entered.add(cls)
+                stack.append((cls, True))
+                stack.extend((a, False) for n in self.table.nodes(cls) if n.op is Op.MUL for a in n.args if a != cls)
+        # Inside a cycle only the class that was asked for is complete: the others lack what goes through it.
+        self._flats.update({root: done[root]} if cyclic else done)
+
+    def _products(self, cls: int, done: Mapping[int, tuple[Flat, ...]]) -> tuple[Flat, ...]:
+        found: dict[Flat, None] = {}
+        for node in self.table.nodes(cls):
+            if node.op is not Op.MUL:
+                found[(cls,)] = None
+            elif cls not in node.args:
+                for a, b in itertools.product(*(self._factors(f, done) for f in node.args)):
+                    found[tuple(sorted((*a, *b)))] = None
+                    if len(found) > MAX_FLATS:
+                        self.dropped["limit: forms of one product"] += 1
+                        return tuple(sorted(f for f in found if f))
+        return tuple(sorted(f for f in found if f))
+
+    def _factors(self, cls: int, done: Mapping[int, tuple[Flat, ...]]) -> tuple[Flat, ...]:
         """The flats of a factor; the number 1 contributes none."""
-        if self.constant(cls) and self.table.representative(cls) is const(1):
-            return ((),)
-        return self.flats(cls)
+        if self.terminal(cls):
+            return ((),) if self.constant(cls) and self.table.representative(cls) is const(1) else ((cls,),)
+        return self._flats.get(cls, done.get(cls, ()))
 
     def definitions(self, cls: int) -> tuple[Definition, ...]:
         """Every definition of an atom that is no product, reductions merged over axis sets."""
@@ -99,42 +132,65 @@ class View:
                     yield Definition(node.op, node.attr, (), operands)
 
     def _reductions(self, cls: int) -> Iterable[Definition]:
+        found: dict[Contraction, dict[Definition, None]] = {"plain": {}, "factor inside": {}, "outer product": {}}
         for op in (Op.SUM, Op.MAX, Op.MIN):
-            for axes, operand in self._chains(op, cls, frozenset()):
-                if op is not Op.SUM or self._one_contraction(axes, operand):
-                    yield Definition(op, None, ordered(axes), (operand,))
+            for axes, operand in self._chains(op, cls):
+                kind = self._contraction(axes, operand) if op is Op.SUM else "plain"
+                found[kind][Definition(op, None, ordered(axes), (operand,))] = None
+        if found["plain"] or any(n.op not in REDUCTIONS for n in self.table.nodes(cls)):
+            if found["outer product"]:
+                self.dropped["limit: contraction of more than two operands"] += len(found["outer product"])
+            return found["plain"]
+        # A table that stopped early may lack the better form: then the others are all there is.
+        return found["outer product"] or found["factor inside"]
 
-    def _chains(self, op: Op, cls: int, above: frozenset[int]) -> Iterable[tuple[frozenset[Axis], Flat]]:
+    def _chains(self, op: Op, root: int) -> Iterable[tuple[frozenset[Axis], Flat]]:
         """Reductions of like kind merged: a bare inner one is absorbed unless it can be read."""
-        for node in self.table.nodes(cls):
-            if node.op is not op or not isinstance(node.attr, Axis):
-                continue
-            inner = node.args[0]
-            for flat in self.flats(inner):
-                if cls in flat:
+        start: tuple[int, frozenset[Axis]] = (root, frozenset())
+        seen = {start}
+        stack = [start]
+        while stack:
+            cls, above = stack.pop()
+            for node in self.table.nodes(cls):
+                if node.op is not op or not isinstance(node.attr, Axis) or node.attr in above:
                     continue
-                if len(flat) == 1 and flat[0] not in above and not self.terminal(flat[0]):
-                    for axes, operand in self._chains(op, flat[0], above | {cls}):
-                        yield axes | {node.attr}, operand
-                    if not any(n.op is not op and n.op is not Op.MUL for n in self.table.nodes(flat[0])):
+                axes = above | {node.attr}
+                for flat in self.flats(node.args[0]):
+                    if root in flat or cls in flat:
                         continue
-                yield frozenset({node.attr}), flat
+                    inner = (flat[0], axes)
+                    merges = self._merges(op, flat, axes)
+                    if merges and inner not in seen:
+                        seen.add(inner)
+                        stack.append(inner)
+                    if not merges or any(n.op is not op and n.op is not Op.MUL for n in self.table.nodes(flat[0])):
+                        yield axes, flat
 
-    def _one_contraction(self, axes: frozenset[Axis], operand: Flat) -> bool:
+    def _merges(self, op: Op, flat: Flat, axes: frozenset[Axis]) -> bool:
+        """Whether an operand is itself a reduction of this kind, over axes that are not bound yet."""
+        if len(flat) != 1 or self.terminal(flat[0]):
+            return False
+        inner = [n for n in self.table.nodes(flat[0]) if n.op is op]
+        return bool(inner) and not any(n.attr in axes for n in inner)
+
+    def _contraction(self, axes: frozenset[Axis], operand: Flat) -> Contraction:
         """Whether a sum is a plain reduction or one binary contraction with nothing to factor out.
 
-        A factor that touches no summed axis belongs outside. With two groups of factors, each spanned by one
-        factor, a summed axis that only one group has would be reduced first. (A factor that no group spans
-        would be an outer-product operand: a limit, not a proof.)
+        A factor that touches no summed axis belongs outside, and so does the extent of an axis that no factor
+        has. With two groups of factors, each spanned by one
+        factor, a summed axis that only one group has would be reduced first. A factor that no group spans
+        would be an outer-product operand: a limit, not a proof.
         """
         free = [self.table.free(a) for a in operand]
-        if any(not f & axes for f in free):
-            return False
+        if any(not f & axes for f in free) or not axes <= frozenset[Axis]().union(*free):
+            return "factor inside"
         widest = [f for f in free if not any(f < g for g in free)]
         groups = list(dict.fromkeys(widest))
         if len(groups) == 1:
-            return True
-        return len(groups) == 2 and all(a in groups[0] and a in groups[1] for a in axes)
+            return "plain"
+        if len(groups) > 2:
+            return "outer product"
+        return "plain" if all(a in groups[0] and a in groups[1] for a in axes) else "factor inside"
 
 
 def _definition_key(definition: Definition) -> tuple[object, ...]:

@@ -2,19 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
 
+import numpy as np
 import pytest
 
 from rewrites.saturate import saturate
-from sgraph.bounds import is_dot, launches, lower_bound
-from sgraph.expr import Op, leaves, walk
+from sgraph.axis import Axis
+from sgraph.bounds import is_dot, launches, lower_bound, speed_of_light, work_bound
+from sgraph.evaluate import evaluate_program, evaluate_sgraph
+from sgraph.execute import execute
+from sgraph.expr import Expr, Op, Read, call, const, exp, leaves, make, rebuild, recip, rename, sum_over, walk
 from sgraph.generate import Family, Search, SearchLimits, generate
-from sgraph.ir import Kernel, Role
+from sgraph.ir import Kernel, Role, SGraph, Store
 from sgraph.plans import PlanLimits
-from sgraph.program import Program
+from sgraph.program import DType, Output, Program, Tensor
 from sgraph.schedule import Accumulate, Loop
-from tests.programs import H200, LARGE, PROGRAMS, add_rmsnorm, gated_mlp, rmsnorm_linear, sizes_of, softmax
+from tests.programs import (
+    H200,
+    LARGE,
+    PROGRAMS,
+    SMALL,
+    add_rmsnorm,
+    attention,
+    gated_mlp,
+    lora,
+    program,
+    rms,
+    rmsnorm_linear,
+    sizes_of,
+    softmax,
+    tensor,
+)
 
 
 def search(program: Program, limits: SearchLimits | None = None) -> Search:
@@ -147,3 +168,265 @@ def test_attention_is_found_online_and_split_over_keys() -> None:
     )
     assert [len(a.values) for a in accumulations(online)] == [2]
     find(found, lambda f: one_kernel(f) and roles(f.graph.kernels[0])["j"] is Role.SPLIT)
+
+
+def test_attention_can_store_its_scores_and_not_its_unnormalised_weights() -> None:
+    found = search(attention({**LARGE, "n": 128, "m": 64}))
+    family = find(found, lambda f: len(f.graph.kernels) == 2)
+    assert [str(a) for a in family.graph.kernels[0].stores[0].tensor.axes] == ["m", "j"]
+    assert not any(n.op is Op.EXP for n in walk(s.value for s in family.graph.kernels[0].stores))
+
+
+# ------------------------------------------------------------------------------------- unusual programs
+
+m, k, n = Axis("m", 6), Axis("k", 5), Axis("n", 4)
+x, y, w = tensor("x", m, k, dtype=DType.FP32), tensor("y", m, k, dtype=DType.FP32), tensor("W", k, n, dtype=DType.FP32)
+ROW = tensor("row", m, dtype=DType.FP32)
+
+
+def agrees(p: Program, extents: Mapping[str, int] | None = None) -> Search:
+    """The best families, as equations and as schedules with tiles of 2, compute the program."""
+    found = search(p, SearchLimits(families=60))
+    assert found.families, found.dropped
+    sizes = {a.name: a.extent for a in p.axes if isinstance(a.extent, int)} | dict(extents or {})
+    random = np.random.default_rng(0)
+    data = {t.name: random.uniform(0.2, 1.0, tuple(sizes[a.name] for a in t.named_axes)) for t in p.inputs}
+    expected = evaluate_program(p, data)
+    for family in found.families:
+        memory = dict(data)
+        for schedule in family.schedules:
+            memory |= execute(schedule, memory, sizes, dict.fromkeys(sizes, 2))
+        got = evaluate_sgraph(family.graph, data)
+        for name, wanted in expected.items():
+            np.testing.assert_allclose(memory[name], wanted, rtol=1e-9)
+            np.testing.assert_allclose(got[name], wanted, rtol=1e-9)
+    return found
+
+
+UNUSUAL: Mapping[str, Program] = {
+    "a number": program("p", (x,), (tensor("out"), sum_over((m, k), x.read()))),
+    "one axis": program("p", (ROW,), (tensor("out", m), exp(ROW.read()) * recip(sum_over(m, exp(ROW.read()))))),
+    "a constant": program("p", (x,), (tensor("out"), const(3)), (tensor("twice", m, k), x.read() * 2)),
+    "an input": program("p", (x,), (tensor("out", m, k), x.read()), (tensor("s", m), sum_over(k, x.read()))),
+    "equal outputs": program(
+        "p",
+        (x, y),
+        (tensor("s", m), sum_over(k, x.read() * y.read())),
+        (tensor("t", m), sum_over(k, x.read() * y.read())),
+        (tensor("u", m, k), x.read() * sum_over(k, x.read() * y.read())),
+    ),
+    "an unused input": program("p", (x, y), (tensor("out", m), sum_over(k, x.read()))),
+    "a sum over an axis that nothing has": program("p", (x,), (tensor("out", m), sum_over((k, n), x.read()))),
+    "three summed axes": program(
+        "p",
+        (tensor("q", m, k, n, Axis("h", 3)), tensor("r", k, n, Axis("h", 3))),
+        (
+            tensor("out", m),
+            sum_over(
+                (k, n, Axis("h", 3)),
+                tensor("q", m, k, n, Axis("h", 3)).read() * tensor("r", k, n, Axis("h", 3)).read(),
+            ),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_unusual_programs_are_computed(name: str) -> None:
+    agrees(UNUSUAL[name])
+
+
+@pytest.mark.parametrize("size", [0, 1])
+@pytest.mark.parametrize("name", ["softmax", "rmsnorm_linear", "lora"])
+def test_axes_of_extent_zero_and_one_are_searched(name: str, size: int) -> None:
+    for axis in "mkn":
+        assert search(PROGRAMS[name]({**SMALL, axis: size}), SearchLimits(PlanLimits(stored=1))).families
+
+
+def test_equal_outputs_are_read_from_the_one_that_was_written() -> None:
+    for family in search(UNUSUAL["equal outputs"]).families:
+        written: set[str] = {"x", "y"}
+        for kernel in family.graph.kernels:
+            assert set(kernel.reads) <= written
+            written |= {s.tensor.name for s in kernel.stores}
+
+
+def test_a_stored_tensor_is_read_under_two_sets_of_axes() -> None:
+    other = m.renamed(1)
+    normed = x.read() * rms(x.read(), k)
+    p = program("gram", (x,), (tensor("out", m, other), call("silu", sum_over(k, normed * rename(normed, {m: other})))))
+    found = agrees(p)
+    family = find(found, lambda f: len(f.graph.kernels) == 2 and "x" not in f.graph.kernels[1].reads)
+    (stored,) = family.graph.intermediates
+    assert len({leaf.axes for leaf in leaves(s.value for s in family.graph.kernels[1].stores)}) == 2
+    assert {leaf.name for leaf in leaves(s.value for s in family.graph.kernels[1].stores)} == {stored.name}
+
+
+def test_an_intermediate_never_takes_the_name_of_a_tensor_of_the_program() -> None:
+    names = [f"t{i}" for i in range(40)]
+    inputs = [tensor(name, m, k, dtype=DType.FP32) for name in names]
+    value = sum_over(k, inputs[0].read() * rms(inputs[1].read(), k))
+    found = agrees(program("p", tuple(inputs), (tensor("out", m), call("silu", value))))
+    stored = {t.name for f in found.families for t in f.graph.intermediates}
+    assert stored
+    assert stored.isdisjoint(names)
+
+
+def test_intermediates_are_never_narrower_than_float64_inputs() -> None:
+    p = PROGRAMS["rmsnorm_linear"](LARGE)
+    wide = tuple(dataclasses.replace(t, dtype=DType.FP64) for t in p.inputs)
+    found = search(dataclasses.replace(p, inputs=wide))
+    assert {t.dtype for f in found.families for t in f.graph.intermediates} == {DType.FP64}
+
+
+def test_many_outputs_are_grouped_within_a_limit_that_is_counted() -> None:
+    outputs = tuple((tensor(f"out{i}", m), sum_over(k, call(f, x.read()))) for i, f in enumerate(["silu", "tanh"] * 4))
+    found = search(program("p", (x,), *outputs), SearchLimits(PlanLimits(stored=0, groupings=5), families=20))
+    assert {len(f.graph.kernels) for f in found.families} >= {1}
+    assert found.dropped["limit: groupings of outputs"] == 4140 - 5
+
+
+# ------------------------------------------------------------------------------------------------ bounds
+
+
+def two_kernels(reads_again: Tensor, stored: Tensor) -> SGraph:
+    out = tensor("out", *reads_again.named_axes)
+    value = reads_again.read()
+    p = program("p", (reads_again,), (out, value))
+    first = Kernel("k0", (Store(stored, value, value),))
+    return SGraph(p, (first, Kernel("k1", (Store(out, value + stored.read(), value),))))
+
+
+@pytest.mark.parametrize(("rows", "kept"), [(1 << 10, True), (1 << 15, False)])
+def test_a_second_read_may_find_as_much_as_the_cache_holds(rows: int, kept: bool) -> None:
+    axes = (Axis("m", rows), Axis("k", 4096))
+    given, stored = tensor("x", *axes), tensor("t", *axes)
+    graph = two_kernels(given, stored)
+    size = given.largest_bytes()
+    beyond = 0 if kept else size - H200.l2_bytes
+    assert kept == (size <= H200.l2_bytes)
+    # Read x, store t, read x and t again, write out.
+    bytes_moved = (size + beyond) + (2 * beyond + size)
+    assert work_bound(graph, H200, {}) == pytest.approx(bytes_moved / H200.dram_bytes_per_s)
+
+
+def test_an_output_that_is_read_again_is_charged_once() -> None:
+    axes = (Axis("m", 1024), Axis("k", 4096))
+    given, first = tensor("x", *axes), tensor("h", *axes)
+    out = tensor("out", *axes)
+    p = program("p", (given,), (first, given.read()), (out, given.read()))
+    kernels = (
+        Kernel("k0", (Store(first, given.read(), given.read()),)),
+        Kernel("k1", (Store(out, first.read(), given.read()),)),
+    )
+    assert work_bound(SGraph(p, kernels), H200, {}) == pytest.approx(3 * given.largest_bytes() / H200.dram_bytes_per_s)
+
+
+def test_a_chain_of_sums_and_cancelled_exponentials_are_not_counted_twice() -> None:
+    big = tensor("x", Axis("m", 1 << 12), Axis("k", 1 << 12), Axis("n", 1 << 4), dtype=DType.BOOL)
+    slow = dataclasses.replace(H200, pointwise_flops_per_s=1e9)
+    value = sum_over(big.named_axes, big.read())
+    p = program("p", (big,), (tensor("out"), value))
+    graph = SGraph(p, (Kernel("k0", (Store(p.outputs[0].tensor, value, value),)),))
+    assert work_bound(graph, slow, {}) == pytest.approx((1 << 28) / 1e9)
+
+
+def test_fp32_dots_are_bounded_by_the_rate_of_tf32() -> None:
+    wide = Axis("m", 8192), Axis("k", 8192), Axis("n", 8192)
+    a, b = tensor("a", wide[0], wide[1], dtype=DType.FP32), tensor("b", wide[1], wide[2], dtype=DType.FP32)
+    value = sum_over(wide[1], a.read() * b.read())
+    p = program("p", (a, b), (tensor("out", wide[0], wide[2]), value))
+    graph = SGraph(p, (Kernel("k0", (Store(p.outputs[0].tensor, value, value),)),))
+    assert work_bound(graph, H200, {}) == pytest.approx(2 * 8192**3 / (989e12 / 2))
+
+
+def test_an_input_that_is_never_read_is_not_compulsory() -> None:
+    p = UNUSUAL["an unused input"]
+    family = search(p).families[0]
+    alone = Program(p.name, p.inputs[:1], p.outputs)
+    assert speed_of_light(family.graph, H200, sizes_of(p)) == pytest.approx(
+        speed_of_light(SGraph(alone, family.graph.kernels), H200, sizes_of(alone))
+    )
+
+
+# ------------------------------------------------------------------------------------------------- order
+
+
+def test_a_limit_on_families_keeps_the_best() -> None:
+    every, few = search(lora(LARGE)), search(lora(LARGE), SearchLimits(families=10))
+    assert [f.estimate_s for f in few.families] == [f.estimate_s for f in every.families[:10]]
+    assert few.dropped["limit: families"] == len(every.families) - 10
+
+
+def test_estimates_never_decrease_down_the_list() -> None:
+    found = search(lora(LARGE))
+    assert all(a.estimate_s <= b.estimate_s for a, b in itertools.pairwise(found.families))
+
+
+# ------------------------------------------------------------------------------------------ metamorphic
+
+
+def shapes(found: Search) -> list[str]:
+    """The families without names: kernels as roles, dimensions stored and numbers of sums."""
+
+    def shape(kernel: Kernel) -> tuple[object, ...]:
+        values = [s.value for s in kernel.stores]
+        kinds = sorted(node.op.value for node in walk(values) if node.op is not Op.MUL)
+        sums = sorted(len(node.free) for node in walk(values) if node.op is Op.SUM)
+        counts = sorted(r.value for _, r in kernel.roles)
+        return kinds, sums, counts, sorted(len(s.tensor.axes) for s in kernel.stores), len(kernel.reads)
+
+    return sorted(str(sorted(map(str, map(shape, f.graph.kernels)))) for f in found.families)
+
+
+def renamed(p: Program, names: Mapping[str, str], tensors: Mapping[str, str], extents: Mapping[str, int]) -> Program:
+    """The program with axes and tensors under other names and extents."""
+
+    def axis(a: Axis) -> Axis:
+        return Axis(names.get(a.name, a.name), extents.get(a.name, a.extent), a.copy)
+
+    def moved(t: Tensor) -> Tensor:
+        return dataclasses.replace(t, name=tensors.get(t.name, t.name), axes=tuple(a and axis(a) for a in t.axes))
+
+    def value(e: Expr) -> Expr:
+        done: dict[Expr, Expr] = {}
+        for node in walk([e]):
+            attr = node.attr
+            if isinstance(attr, Read):
+                attr = Read(tensors.get(attr.tensor, attr.tensor), tuple(map(axis, attr.axes)), attr.finite)
+            elif isinstance(attr, Axis):
+                attr = axis(attr)
+            done[node] = make(node.op, tuple(done[a] for a in node.args), attr)
+        return done[e]
+
+    outputs = tuple(Output(moved(o.tensor), value(o.value)) for o in p.outputs)
+    return Program(p.name, tuple(map(moved, p.inputs)), outputs)
+
+
+def mirrored(e: Expr) -> Expr:
+    """The expression with the operands of every sum and product exchanged."""
+    done: dict[Expr, Expr] = {}
+    for node in walk([e]):
+        args = tuple(done[a] for a in node.args)
+        done[node] = make(node.op, args[::-1] if node.op in {Op.ADD, Op.MUL} else args, node.attr)
+    return done[e]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_same_families_under_other_names_orders_and_extents(name: str) -> None:
+    p = PROGRAMS[name](LARGE)
+    plain = search(p)
+    expected = shapes(plain)
+    names = {"m": "z", "k": "b", "n": "a", "j": "q0", "d": "c"}
+    other = search(renamed(p, names, {"x": "zz", "W": "a_1", "g": "t3"}, {}))
+    assert shapes(other) == expected
+    assert other.dropped == plain.dropped
+    assert shapes(search(renamed(p, {}, {}, {"m": 17, "k": 4104}))) == expected
+    swapped = tuple(Output(o.tensor, mirrored(o.value)) for o in p.outputs)
+    assert shapes(search(dataclasses.replace(p, outputs=swapped))) == expected
+    turned = tuple(dataclasses.replace(t, axes=t.axes[::-1]) for t in p.inputs)
+    read = {t.read(): u.read() for t, u in zip(p.inputs, turned, strict=True)}
+    outputs = tuple(Output(o.tensor, rebuild(o.value, read)) for o in p.outputs)
+    assert shapes(search(dataclasses.replace(p, inputs=turned, outputs=outputs))) == expected
+    unused = (*p.inputs, tensor("unused", Axis("u", 8)))
+    assert shapes(search(dataclasses.replace(p, inputs=unused))) == expected
