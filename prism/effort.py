@@ -36,10 +36,17 @@ class Effort:
 
 
 EFFORTS: Final[Mapping[str, Effort]] = {
-    "quick": Effort("quick", SearchLimits(PlanLimits(stored=1), families=300), 2, 60, 3, 40, 2, 8.0),
+    "quick": Effort("quick", SearchLimits(PlanLimits(stored=1), families=300, plan_count=60), 2, 60, 3, 40, 2, 8.0),
     "default": Effort("default", SearchLimits(), 4, 300, 8, 60, 3, 24.0),
     "max": Effort(
-        "max", SearchLimits(PlanLimits(stored=3, cut_sets=3000), families=20_000), 12, 4000, 24, 400, 6, 180.0
+        "max",
+        SearchLimits(PlanLimits(stored=3, cut_sets=3000), families=20_000, plan_count=5000),
+        12,
+        4000,
+        24,
+        400,
+        6,
+        180.0,
     ),
 }
 

@@ -169,7 +169,15 @@ def search(request: Request, target: Target, spent: Effort, settings: Settings, 
         seeds = find_seeds([o.value for o in program.outputs], limit=spent.seeds)
         table = saturate(seeds.values, seeds.pairs, limits=limits)
     with progress.stage("generate"):
-        listed = generate(program, table, target, sizes, spent.limits, lambda n: progress.update(plans=n))
+        listed = generate(
+            program,
+            table,
+            target,
+            sizes,
+            spent.limits,
+            on_progress=lambda n: progress.update(plans=n),
+            stop=lambda: progress.stop_requested,
+        )
         progress.update(families=len(listed.families))
         if table.truncated:
             log.warning("the rewrite table of %s hit a limit: the search is not complete", program.name)

@@ -29,6 +29,8 @@ class SearchLimits:
     """Limits on plans."""
     families: int = 4000
     """Families listed, best first by their kernels' order."""
+    plan_count: int = 250
+    """Plans looked at, cheapest cuts first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ def generate(
     sizes: Mapping[Axis, int],
     limits: SearchLimits,
     on_progress: Callable[[int], None] | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Search:
     """Every family of the program within the limits (paper section 4; design sections 4 and 6).
 
@@ -78,12 +81,17 @@ def generate(
         sizes: extents at which work and bounds are compared, one per complete axis.
         limits: how far to go.
         on_progress: called with the number of plans found so far.
+        stop: asked before each plan after the first; True ends the search with what it has.
     """
     planner = Planner(program, table, target, sizes, limits.plans)
     pricing = _Pricing(target, sizes)
     streams: list[Iterator[Family]] = []
     wanted = 0
     for plan in planner.plans():
+        if len(streams) == limits.plan_count or (stop() and streams):
+            stopped = "limit: plans" if len(streams) == limits.plan_count else "deferred: plans after the stop"
+            planner.dropped[stopped] += 1
+            break
         choices = [pricing.mapped(kernel) for kernel in plan.kernels]
         wanted += math.prod(len(c) for c in choices)
         streams.append(_families(plan, choices, pricing))
