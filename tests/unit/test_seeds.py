@@ -72,9 +72,12 @@ def holds(value: Expr, wanted: Callable[[Expr], bool]) -> bool:
 # -------------------------------------------------------------------------------------------- transformations
 
 
-@pytest.mark.parametrize(
-    ("name", "build"), [(n, b) for n, builders in FIRES_ON.items() for b in builders], ids=lambda p: str(p)[:40]
-)
+def named(parameter: object) -> str:
+    """The same test name in every process: a function's own, not its address."""
+    return str(getattr(parameter, "__name__", parameter))
+
+
+@pytest.mark.parametrize(("name", "build"), [(n, b) for n, builders in FIRES_ON.items() for b in builders], ids=named)
 def test_a_transformation_fires_on_unrelated_programs(name: str, build: Callable[[Extents], Program]) -> None:
     spec = values(build(LARGE))
     report = find_seeds(spec, [BY_NAME[name]])
