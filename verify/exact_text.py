@@ -500,7 +500,7 @@ class Text:
         passed = {k: v for k, v in options.items() if k not in LAUNCH_OPTIONS}
         names = self._bound(kernel, arguments, passed, node)
         names = {k: Pointer(v, 0) if isinstance(v, Memory) else v for k, v in names.items()}
-        wrong = [k for k, v in names.items() if not isinstance(v, (Pointer, int))]
+        wrong = [k for k, v in names.items() if not isinstance(v, (Pointer, int, str))]
         if wrong:
             raise self._unsupported(node, f"a kernel argument of another type ({wrong[0]})")
         first = self.programs
