@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 import networkx as nx
@@ -204,7 +205,7 @@ def _tile_order(kernel: Kernel, axes: list[Axis], dots: Iterable[Contraction]) -
         for before, after in ((rows, inner), (inner, columns)):
             if not nx.has_path(graph, after, before):
                 graph.add_edge(before, after)
-    return tuple(nx.lexicographical_topological_sort(graph, key=_axis_key))
+    return tuple(nx.lexicographical_topological_sort(graph, key=attrgetter("key")))
 
 
 def _oriented(dot: Contraction, place: Mapping[Axis, int]) -> Contraction:
@@ -220,7 +221,3 @@ def _oriented(dot: Contraction, place: Mapping[Axis, int]) -> Contraction:
     else:
         left += dot.shared
     return replace(dot, left=left, right=right, shared=(), rows=rows, columns=columns)
-
-
-def _axis_key(axis: Axis) -> tuple[str, int, str]:
-    return axis.key

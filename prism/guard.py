@@ -43,13 +43,15 @@ def misfit(program: Program, inputs: tuple[object, ...]) -> str | None:
     """How the inputs differ from what the program declares; None if they fit."""
     import torch
 
+    from verify.inputs import torch_dtype
+
     if len(inputs) != len(program.inputs):
         return f"{len(inputs)} inputs given, {len(program.inputs)} expected"
     symbols: dict[str, int] = {}
     for tensor, given in zip(program.inputs, inputs, strict=True):
         if not isinstance(given, torch.Tensor):
             return f"{tensor.name} is a {type(given).__name__}, not a tensor"
-        if str(given.dtype).removeprefix("torch.") != tensor.dtype.value:
+        if given.dtype != torch_dtype(tensor.dtype):
             return f"{tensor.name} is {given.dtype}, {tensor.dtype.value} expected"
         if given.requires_grad and torch.is_grad_enabled():
             return f"{tensor.name} requires a gradient, which kernels do not give"

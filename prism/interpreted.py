@@ -11,7 +11,6 @@ from typing import Final
 import torch
 
 from autotune.interpreter import interpreted
-from autotune.lower import lower
 from autotune.module import load_source
 from autotune.parameters import KernelParameters, Parameters, candidates
 from autotune.targets import find_target
@@ -52,7 +51,7 @@ def check(function: Callable[..., object], found: Found, family: Family, source:
     Raises:
         KernelCheckFailed: an element differs in exact arithmetic, or the text does something it must not.
     """
-    return Checked(exactly(found.program, source, seed), interpret(function, found, family, seed))
+    return Checked(exactly(found.program, source, seed), interpret(function, found, family, source, seed))
 
 
 def exactly(program: Program, source: str, seed: int) -> Exact:
@@ -70,7 +69,7 @@ def exactly(program: Program, source: str, seed: int) -> Exact:
 
 
 def interpret(
-    function: Callable[..., object], found: Found, family: Family, seed: int
+    function: Callable[..., object], found: Found, family: Family, source: str, seed: int
 ) -> tuple[NumericsReport, NumericsReport]:
     """Gate 3 in the interpreter: exact float32, then the program's own types with hostile inputs.
 
@@ -82,12 +81,12 @@ def interpret(
     program = found.program
     sizes = _small_sizes(found.sizes)
     parameters = Parameters(tuple(_small_parameters(k, sizes) for k in family.graph.kernels))
-    source = lower(family.graph, family.schedules, parameters)
+    config = parameters.to_config()
     module = load_source(source, program.name)
 
     def run(*inputs: torch.Tensor) -> object:
         with interpreted(), _element_types(module, inputs):
-            return module.launch(*inputs)
+            return module.launch(*inputs, config=config)
 
     exact = check_numerics(program, run, function, sizes=sizes, rounds=2, seed=seed, hostile=False, mode="float32")
     own = check_numerics(program, run, function, sizes=sizes, rounds=1, seed=seed + 100)

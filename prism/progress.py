@@ -6,8 +6,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -69,31 +69,27 @@ class Progress:
                 finally:
                     self._status = None
 
-    @contextmanager
-    def raising(self) -> Generator[None]:
+    def raising(self) -> AbstractContextManager[None]:
         """Inside the block Ctrl-C raises at once, for work that keeps what it has when that happens."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+        return _on_interrupt(signal.default_int_handler)
 
-    @contextmanager
-    def _interruptible(self) -> Generator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
+    def _interruptible(self) -> AbstractContextManager[None]:
         def first(_signal: int, _frame: FrameType | None) -> None:
             self.stop_requested = True
             self.update(stopping="after this candidate (Ctrl-C again: at once)")
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-        before = signal.signal(signal.SIGINT, first)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, before)
+        return _on_interrupt(first)
+
+
+@contextmanager
+def _on_interrupt(handler: Callable[[int, FrameType | None], object]) -> Generator[None]:
+    """Ctrl-C goes to this handler inside the block; only the main thread can say so, others change nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Final
 
 import networkx as nx
@@ -163,7 +164,7 @@ class _Staging:
             context = self.context(_free(group.needs))
             graph.add_edges_from((outer, a) for outer in context - group.axes for a in context & group.axes)
         try:
-            return tuple(nx.lexicographical_topological_sort(graph, key=_axis_key))
+            return tuple(nx.lexicographical_topological_sort(graph, key=attrgetter("key")))
         except nx.NetworkXUnfeasible:
             raise Unschedulable("the loops would have to lie inside one another in a cycle") from None
 
@@ -296,10 +297,6 @@ def _leaf_statement(item: _Item) -> list[Statement]:
     if isinstance(item.work, Store):
         return [Write(item.work.tensor, item.work.value)]
     return [Accumulate(item.work.values, item.work.scale)]
-
-
-def _axis_key(axis: Axis) -> tuple[str, int, str]:
-    return axis.key
 
 
 def _free(values: Iterable[Expr]) -> frozenset[Axis]:
