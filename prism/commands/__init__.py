@@ -1,0 +1,1 @@
+"""One module per command; none imports anything heavy before it runs."""
