@@ -19,7 +19,7 @@ from prism.report import Exact
 from sgraph.axis import Axis
 from sgraph.errors import KernelCheckFailed
 from sgraph.generate import Family
-from sgraph.ir import Kernel, Role
+from sgraph.ir import Kernel, Role, SGraph
 from sgraph.program import Program
 from verify.exact import check_exactly
 from verify.numerics import NumericsReport, check_numerics
@@ -79,9 +79,8 @@ def interpret(
         KernelCheckFailed: the kernel reads or writes where it must not.
     """
     program = found.program
-    sizes = _small_sizes(found.sizes)
-    parameters = Parameters(tuple(_small_parameters(k, sizes) for k in family.graph.kernels))
-    config = parameters.to_config()
+    sizes = small_sizes(found.sizes)
+    config = small_config(family.graph, sizes)
     module = load_source(source, program.name)
 
     def run(*inputs: torch.Tensor) -> object:
@@ -107,7 +106,7 @@ def _element_types(module: ModuleType, inputs: Sequence[torch.Tensor]) -> Genera
         tables["DTYPES"] = stated
 
 
-def _small_sizes(sizes: Mapping[Axis, int]) -> dict[str, int]:
+def small_sizes(sizes: Mapping[Axis, int]) -> dict[str, int]:
     """Ragged extents small enough to interpret, different for every axis and within declared ranges."""
     small: dict[str, int] = {}
     for i, axis in enumerate(sorted(sizes)):
@@ -118,6 +117,11 @@ def _small_sizes(sizes: Mapping[Axis, int]) -> dict[str, int]:
             wanted = max(wanted, extent.low)
         small[axis.name] = min(wanted, sizes[axis]) if isinstance(extent, int) else wanted
     return small
+
+
+def small_config(graph: SGraph, sizes: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Small tiles for every kernel, as the ``config`` of the emitted ``launch``."""
+    return Parameters(tuple(_small_parameters(k, sizes) for k in graph.kernels)).to_config()
 
 
 def _small_parameters(kernel: Kernel, sizes: Mapping[str, int]) -> KernelParameters:

@@ -74,3 +74,7 @@ class CompilationFailed(PrismError):
 
 class KernelCheckFailed(PrismError):
     """A kernel broke a rule while interpreted: a stray access, a write race, an undefined value used."""
+
+
+class NothingToExport(PrismError):
+    """A run has no kernel of our own that passed its checks, so there is nothing to ship."""
