@@ -37,7 +37,7 @@ from rewrites.atoms import (
     sign_of,
     term,
 )
-from rewrites.polynomial import divide, square_root
+from rewrites.division import divide, square_root
 from rewrites.reductions import Reducer
 from sgraph.axis import Axis
 from sgraph.expr import Sign, unused_copy

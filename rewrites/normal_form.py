@@ -13,9 +13,10 @@ denominator only where they stand outermost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 from rewrites.atoms import (
@@ -61,6 +62,8 @@ TOTAL_CALLS: Final = frozenset(
 """Functions with a value at every real number; of any other the candidate may use no more than the specification."""
 MAX_EMPTY: Final = 4
 """Axes that may be empty of which every combination is compared."""
+REMEMBERED: Final = 64
+"""Specifications whose normal forms are kept from one comparison to the next."""
 SHOWN: Final = 400
 """Characters of a polynomial that facts and reasons show."""
 
@@ -95,6 +98,12 @@ class NormalForm:
         self._algebra = Reducer(nonnegative)
         self._memory: dict[Expr, _Normal] = {}
 
+    def copy(self) -> NormalForm:
+        """One with the same memory, to which what comes later does not get back."""
+        made = NormalForm()
+        made._algebra, made._memory = self._algebra.copy(), dict(self._memory)
+        return made
+
     def of(self, e: Expr) -> Polynomial:
         """The normal form; expressions with equal ones are equal wherever both are defined and no axis is empty.
 
@@ -111,39 +120,16 @@ class NormalForm:
     def compare(self, left: Expr, right: Expr) -> Comparison:
         """Whether ``right`` is defined and equal wherever ``left`` is defined."""
         self._algebra.restart()
-        try:
-            return self._compare(left, right)
-        except GaveUp as limit:
-            return Comparison(False, False, f"gave up: {limit}")
-        except RecursionError:
-            return Comparison(False, False, "gave up: the expressions are nested too deeply")
+        return _compared(left, right, self.decide)
 
-    def _compare(self, left: Expr, right: Expr) -> Comparison:
-        if splits_possibly_empty(left, right) or len(possibly_empty(left, right)) > MAX_EMPTY:
-            return Comparison(False, False, "gave up: an axis that is split, or one of many, may be empty")
-        facts: set[str] = set()
-        somewhere = False
-        for case in cases(left, right):
-            found = self._decide(case.left, case.right)
-            if found is None:
-                continue  # the left side is undefined in this case
-            where = f", if {' and '.join(case.empty)} is empty" if case.empty else ""
-            if not found.equal:
-                return replace(found, reason=found.reason + where)
-            facts |= {f"{f}{where}" for f in found.facts}
-            somewhere = True
-        if not somewhere:
-            return Comparison(False, False, "the left side is defined nowhere")
-        return Comparison(True, True, "the normal forms are equal", tuple(sorted(facts)))
-
-    def _decide(self, left: Expr, right: Expr) -> Comparison | None:
+    def decide(self, left: Expr, right: Expr) -> Comparison | None:
         """The comparison where no axis is empty; None if the left side is undefined."""
         found = self._decide_once(left, right)
         if found is None or found.equal:
             return found
         # Where the left side is defined what it takes roots of is not negative: look again, knowing that.
         roots = self._roots(left, right)
-        return NormalForm(roots)._decide_once(left, right) if roots else found
+        return _prepared(left, roots).copy()._decide_once(left, right) if roots else found
 
     def _decide_once(self, left: Expr, right: Expr) -> Comparison | None:
         spec, candidate = self._guarded(left), self._guarded(right)
@@ -278,7 +264,48 @@ class NormalForm:
 
 def compare(left: Expr, right: Expr) -> Comparison:
     """Whether ``right`` is defined and equal wherever ``left``, the specification, is defined."""
-    return NormalForm().compare(left, right)
+
+    def decide(spec: Expr, candidate: Expr) -> Comparison | None:
+        return _prepared(spec, frozenset()).copy().decide(spec, candidate)
+
+    return _compared(left, right, decide)
+
+
+def _compared(left: Expr, right: Expr, decide: Callable[[Expr, Expr], Comparison | None]) -> Comparison:
+    """Every case in which axes may be empty, decided; ``decide`` answers None where the left side is undefined."""
+    if splits_possibly_empty(left, right) or len(possibly_empty(left, right)) > MAX_EMPTY:
+        return Comparison(False, False, "gave up: an axis that is split, or one of many, may be empty")
+    facts: set[str] = set()
+    somewhere = False
+    for case in cases(left, right):
+        try:
+            found = decide(case.left, case.right)
+        except GaveUp as limit:
+            return Comparison(False, False, f"gave up: {limit}")
+        except RecursionError:
+            return Comparison(False, False, "gave up: the expressions are nested too deeply")
+        if found is None:
+            continue
+        where = f", if {' and '.join(case.empty)} is empty" if case.empty else ""
+        if not found.equal:
+            return replace(found, reason=found.reason + where)
+        facts |= {f"{f}{where}" for f in found.facts}
+        somewhere = True
+    if not somewhere:
+        return Comparison(False, False, "the left side is defined nowhere")
+    return Comparison(True, True, "the normal forms are equal", tuple(sorted(facts)))
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _prepared(spec: Expr, nonnegative: frozenset[Polynomial]) -> NormalForm:
+    """An algebra that knows a specification, and nothing else: what a candidate finds depends on no other candidate.
+
+    Raises:
+        GaveUp: the normal form of the specification is larger than the limits.
+    """
+    made = NormalForm(nonnegative)
+    made.of(spec)
+    return made
 
 
 # ---------------------------------------------------------------------------------------------- helpers

@@ -37,6 +37,7 @@ from rewrites.atoms import (
     sign_of,
     term,
 )
+from rewrites.division import square_root
 from rewrites.polynomial import (
     Algebra,
     common_exponents,
@@ -44,7 +45,6 @@ from rewrites.polynomial import (
     merged,
     prime_powers,
     rational_content,
-    square_root,
     without,
 )
 from sgraph.expr import Op, Sign

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from functools import reduce
 from math import gcd, isqrt, lcm
-from typing import Final
+from typing import Final, Self
 
 from rewrites.atoms import (
     ONE,
@@ -37,6 +37,7 @@ from rewrites.atoms import (
     sign_of,
     term,
 )
+from rewrites.division import divide, square_root
 from sgraph.axis import Axis
 from sgraph.expr import Sign
 
@@ -69,11 +70,19 @@ class Algebra:
         self.given = nonnegative
         self.nonnegative = frozenset(a for p in nonnegative if len(p) == 1 for a in p.atoms)
         self._left = MAX_WORK
+        self._reducing = True
         self._products: dict[tuple[Polynomial, Polynomial], Polynomial] = {}
 
     def restart(self) -> None:
         """Grant the full budget again."""
         self._left = MAX_WORK
+
+    def copy(self) -> Self:
+        """An algebra with the same memory, and as much of its budget left."""
+        made = type(self)(self.given)
+        made._left = self._left
+        made._products = dict(self._products)
+        return made
 
     def spend(self, steps: int) -> None:
         """Count work done.
@@ -277,7 +286,7 @@ class Algebra:
 
     def _reduced(self, p: Polynomial) -> Polynomial:
         """Cancel polynomial denominators that divide what stands over them."""
-        if len(p) < 2:
+        if len(p) < 2 or not self._reducing:
             return p
         for base in p.denominators:
             exponents = {e for m in p.terms for a, e in m if a is base}
@@ -296,13 +305,18 @@ class Algebra:
 
     def cleared(self, p: Polynomial) -> Polynomial:
         """``p`` times powers of its polynomial denominators, none of which can be 0, so that none is left."""
-        for _ in range(MAX_POWER):
-            if not p.denominators:
-                break
-            base = p.denominators[0]
-            lowest = min(e for m in p.terms for a, e in m if a is base)
-            up = -(lowest.numerator // lowest.denominator)
-            p = self.sum(self.assemble(merged(m, ((base, up),)), c) for m, c in p.terms.items())
+        # Where all denominators go, looking for what cancels is lost time; products are not remembered unreduced.
+        remembered, self._products, self._reducing = self._products, {}, False
+        try:
+            for _ in range(MAX_POWER):
+                if not p.denominators:
+                    break
+                base = p.denominators[0]
+                lowest = min(e for m in p.terms for a, e in m if a is base)
+                up = -(lowest.numerator // lowest.denominator)
+                p = self.sum(self.assemble(merged(m, ((base, up),)), c) for m, c in p.terms.items())
+        finally:
+            self._products, self._reducing = remembered, True
         return p
 
     def new(self, form: Form) -> Atom:
@@ -364,85 +378,6 @@ def common_exponents(p: Polynomial, whole: bool, nonnegative: frozenset[Atom] = 
         if lowest:
             out[a] = lowest
     return out
-
-
-Dense = dict[tuple[Number, ...], Number]
-"""Coefficients by exponents of the atoms of a list; the order of tuples is one of monomials."""
-
-
-def _dense(p: Polynomial, atoms: list[Atom]) -> Dense:
-    return {tuple(dict(m).get(a, 0) for a in atoms): c for m, c in p.terms.items()}
-
-
-def _sparse(terms: Dense, atoms: list[Atom]) -> Polynomial:
-    return Polynomial({monomial(dict(zip(atoms, map(exact, k), strict=True))): exact(c) for k, c in terms.items()})
-
-
-def _subtract_multiple(rest: Dense, p: Dense, at: tuple[Number, ...], c: Number) -> None:
-    """Subtract ``c * x^at * p`` from ``rest``, in place."""
-    for k, d in p.items():
-        key = tuple(x + y for x, y in zip(k, at, strict=True))
-        left = rest.get(key, 0) - c * d
-        if left:
-            rest[key] = left
-        else:
-            rest.pop(key, None)
-
-
-def _spans(p: Dense) -> list[Number]:
-    """By how much the exponents of each atom differ."""
-    return [max(column) - min(column) for column in zip(*p, strict=True)]
-
-
-def divide(numerator: Polynomial, denominator: Polynomial) -> Polynomial | None:
-    """The exact quotient of two polynomials, or None if there is none (or none of reasonable size)."""
-    atoms = sorted({*numerator.atoms, *denominator.atoms}, key=lambda a: a.digest)
-    rest, by = _dense(numerator, atoms), _dense(denominator, atoms)
-    if any(m < n for m, n in zip(_spans(rest), _spans(by), strict=True)):
-        return None  # degrees add
-    lead = max(by)
-    lowest = tuple(x - y for x, y in zip(min(rest), min(by), strict=True))
-    quotient: Dense = {}
-    for _ in range(len(rest) + 64):
-        if not rest:
-            return _sparse(quotient, atoms)
-        top = max(rest)
-        step = tuple(x - y for x, y in zip(top, lead, strict=True))
-        if step < lowest:
-            return None
-        quotient[step] = exact(Fraction(rest[top]) / by[lead])
-        _subtract_multiple(rest, by, step, quotient[step])
-    return None
-
-
-def square_root(p: Polynomial) -> Polynomial | None:
-    """A polynomial of several terms whose square is ``p``, or None."""
-    if len(p) < 3:
-        return None
-    atoms = list(p.atoms)
-    rest = _dense(p, atoms)
-    top = max(rest)
-    value = Fraction(rest[top])
-    if value < 0 or any(e.denominator != 1 or e.numerator % 2 for e in top):
-        return None
-    number = Fraction(isqrt(value.numerator), isqrt(value.denominator))
-    if number * number != value:
-        return None
-    lead = tuple(e // 2 for e in top)
-    root: Dense = {lead: number}
-    rest.pop(top)
-    for _ in range(len(p)):
-        if not rest:
-            return _sparse(root, atoms)
-        top = max(rest)
-        step = tuple(x - y for x, y in zip(top, lead, strict=True))
-        if step >= lead or any(e.denominator != 1 for e in step):
-            return None
-        c = Fraction(rest[top]) / (2 * number)
-        _subtract_multiple(rest, root, step, 2 * c)
-        _subtract_multiple(rest, {step: c}, step, c)
-        root[step] = c
-    return None
 
 
 def _integer_power(base: int, exponent: int) -> Number:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import Final, TypeVar
+from typing import Final, Self, TypeVar
 
 from rewrites.atoms import (
     ZERO,
@@ -65,6 +65,12 @@ class Reducer(Pointwise):
         self._renamed: dict[tuple[Atom, frozenset[tuple[Axis, Axis]]], Polynomial] = {}
         self._shapes: dict[tuple[Atom, frozenset[tuple[Axis, bytes]]], bytes] = {}
         self._canonical: dict[tuple[frozenset[Axis], Polynomial], tuple[tuple[Axis, ...], Polynomial]] = {}
+
+    def copy(self) -> Self:
+        """An algebra with the same memory, and as much of its budget left."""
+        made = super().copy()
+        made._renamed, made._shapes, made._canonical = dict(self._renamed), dict(self._shapes), dict(self._canonical)
+        return made
 
     # --------------------------------------------------------------------------------------------- sums
 

@@ -24,6 +24,8 @@ from sgraph.program import Program, Tensor
 
 _MOST_FACTORS: Final = 16
 """Factors of a product that is summed without being formed."""
+_MOST_CELLS: Final = 10_000
+"""Cells of a product that is summed in one go; looking for an order of its factors takes longer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,6 +187,9 @@ def pointwise(node: Expr, operands: Sequence[Values], arithmetic: Arithmetic = D
 
 def apply(function: Callable[..., Array], *operands: Values, dtype: type = np.float64) -> Values:
     """An element-wise function of values, which are broadcast over each other's axes."""
+    axes = max((v.axes for v in operands), key=len)
+    if all(v.axes in (axes, ()) for v in operands):
+        return Values(axes, np.asarray(function(*(v.data for v in operands)), dtype=dtype))
     axes = ordered(frozenset(a for v in operands for a in v.axes))
     return Values(axes, np.asarray(function(*(v.ordered(axes) for v in operands)), dtype=dtype))
 
@@ -215,7 +220,8 @@ def contract(axes: Iterable[Axis], operands: Sequence[Values], sizes: Mapping[Ax
     terms: list[Array | list[int]] = []
     for value in operands:
         terms += [value.data, [label[a] for a in value.axes]]
-    result = np.einsum(*terms, [label[a] for a in free], optimize=True)
+    cells = prod(n for n in {a: n for v in operands for a, n in zip(v.axes, v.data.shape, strict=True)}.values())
+    result = np.einsum(*terms, [label[a] for a in free], optimize=cells > _MOST_CELLS)
     return Values(free, np.asarray(result * prod(sizes[a] for a in summed - found), dtype=np.float64))
 
 
