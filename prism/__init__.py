@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __version__: Final = "0.1.0"
 
-__all__ = ["PrismError", "__version__", "prove", "superoptimize"]
+__all__ = ["PrismError", "__version__", "load", "prove", "superoptimize"]
 
 
 def _check_neighbours() -> None:
@@ -121,3 +121,18 @@ def prove(
     from prism.proving import prove as prove_functions
 
     return prove_functions(f, g, inputs, sizes=sizes, constant=constant, may_hold_minus_inf=may_hold_minus_inf)
+
+
+def load(folder: str | Path, original: Callable[..., object] | None = None) -> Result:
+    """The result that ``Result.save`` wrote, callable again; nothing that the folder holds is executed.
+
+    Args:
+        folder: the saved run.
+        original: the function that was searched for; answers calls that the run is not for. Without it they raise.
+
+    Raises:
+        PrismError: the folder is no saved run, was changed, or is of another version.
+    """
+    from prism.restored import load as load_run
+
+    return load_run(folder, original)

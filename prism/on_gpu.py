@@ -142,6 +142,7 @@ class _Evidence(TypedDict):
     run: Callable[..., object]
     source: str
     torch_source: str
+    header: Mapping[str, str]
     exact: Exact
     accuracy: Accuracy
     certificate: Certificate
@@ -166,9 +167,10 @@ def _evidence(
     torch_source = print_torch(proved.family.graph)
     return _Evidence(
         best=proved,
-        run=_by_device(source, found.program.name, load_torch(torch_source)),
+        run=by_device(source, found.program.name, load_torch(torch_source)),
         source=source,
         torch_source=torch_source,
+        header=header,
         exact=checked.exact,
         accuracy=_accuracy(reports),
         certificate=Certificate.of(found.program, proved.verdict, numerics=list(reports), seed=request.seed),
@@ -201,7 +203,7 @@ def _first_accurate(
     return None
 
 
-def _by_device(source: str, name: str, on_cpu: Callable[..., object]) -> Callable[..., object]:
+def by_device(source: str, name: str, on_cpu: Callable[..., object]) -> Callable[..., object]:
     """The Triton launcher for CUDA tensors; the printed torch program for CPU tensors."""
 
     def run(*inputs: torch.Tensor) -> object:

@@ -18,7 +18,7 @@ from prism.guard import Guarded
 from prism.modules import state_of, with_state, without_state
 from prism.progress import Progress
 from prism.report import Accuracy, Exact, Families, Report, Row, VerdictRecord
-from prism.result import Result, ensure_writable
+from prism.result import Origin, Result, ensure_writable
 from prism.settings import Settings
 from sgraph.axis import Axis, Extent, Size
 from sgraph.errors import InputError, SoundnessError
@@ -29,6 +29,7 @@ from sgraph.target import Target
 if TYPE_CHECKING:
     import torch
 
+    from prism.saved import Mode
     from verify.certificate import Certificate
     from verify.verdict import Verdict
 
@@ -121,6 +122,8 @@ class Outcome:
     """What a reader should know."""
     exact: Exact | None = None
     """Gate 2 for the best, where a kernel was emitted."""
+    header: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the emitted source says of its checks."""
 
 
 def run(request: Request, settings: Settings, progress: Progress) -> Result:
@@ -273,7 +276,7 @@ def _result(
         exact=outcome.exact,
         accuracy=outcome.accuracy,
         speedup=outcome.speedup,
-        source_path=str(folder / ("kernel.py" if outcome.source else "torch_form.py")),
+        source_path=_source_path(outcome, folder),
         seconds=dict(progress.seconds),
         versions=versions(),
         notes=notes,
@@ -287,9 +290,35 @@ def _result(
         outcome.torch_source,
         graph,
         outcome.certificate,
+        _origin(request, found, outcome),
     )
     result.save(folder)
     return result
+
+
+def _source_path(outcome: Outcome, folder: Path) -> str | None:
+    """Where the source of the best is written; None where there is none."""
+    name = "kernel.py" if outcome.source else "torch_form.py" if outcome.torch_source else None
+    return None if name is None else str(folder / name)
+
+
+def _origin(request: Request, found: Found, outcome: Outcome) -> Origin:
+    """What a saved run needs so that its callable can be made again."""
+    best = _best_row(outcome)
+    if outcome.best is None or best is None:
+        mode: Mode = "original"
+    elif outcome.source:
+        mode = "triton"
+    else:
+        mode = "inductor" if best.name.endswith("(inductor)") else "eager"
+    return Origin(
+        program=found.program,
+        shapes=tuple(tuple(t.shape) for t in request.all_inputs),
+        own_inputs=len(request.inputs),
+        mode=mode,
+        parameters=best.parameters if best is not None and mode == "triton" else {},
+        header=outcome.header,
+    )
 
 
 def _ended(rows: Sequence[Row]) -> dict[int, str]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +13,29 @@ from typing import TYPE_CHECKING
 from prism.report import Report, VerdictRecord
 from sgraph.errors import OutputNotWritable
 from sgraph.ir import SGraph
+from sgraph.program import Program
 
 if TYPE_CHECKING:
+    from prism.saved import Manifest, Mode
     from verify.certificate import Certificate
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a saved run has to say beside the evidence, so that the callable can be made again."""
+
+    program: Program
+    """What is computed."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Extents of the example inputs, a module's state included."""
+    own_inputs: int
+    """How many inputs a caller gives; the others are a module's state."""
+    mode: Mode
+    """How the best runs."""
+    parameters: Mapping[str, Mapping[str, int]] = field(default_factory=dict[str, Mapping[str, int]])
+    """Of the emitted kernels."""
+    header: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What the emitted file says of its checks."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,6 +54,8 @@ class Result:
     """The best family."""
     certificate: Certificate | None = field(repr=False)
     """What was proved and checked, re-checkable."""
+    origin: Origin = field(repr=False)
+    """What was searched for, and how the best runs."""
 
     def __call__(self, *inputs: object) -> object:
         """Run the best found on these inputs, in the parameters' order of the original function."""
@@ -57,25 +81,56 @@ class Result:
         """The record as JSON."""
         return self.record.model_dump_json(indent=2)
 
+    def files(self) -> dict[str, str]:
+        """The run as text files by name, without the manifest."""
+        from sgraph.printer import python
+
+        files = {
+            "report.json": self.to_json(),
+            "program.py": python(self.origin.program),
+            "sgraph.py": python(self.graph) if self.graph is not None else "",
+            "certificate.json": self.certificate.to_json() if self.certificate is not None else "",
+            "torch_form.py": self.torch_source,
+            "kernel.py": self.source,
+        }
+        return {name: text if text.endswith("\n") else text + "\n" for name, text in files.items() if text}
+
+    def manifest(self) -> Manifest:
+        """What ``run.json`` says: what the run is, and the hashes of its files."""
+        from prism.saved import InputRecord, Manifest
+
+        origin = self.origin
+        return Manifest(
+            program=self.record.program,
+            target=self.record.target,
+            mode=origin.mode,
+            inputs=tuple(InputRecord.of(t, s) for t, s in zip(origin.program.inputs, origin.shapes, strict=True)),
+            own_inputs=origin.own_inputs,
+            parameters={kernel: dict(numbers) for kernel, numbers in origin.parameters.items()},
+            header=dict(origin.header),
+            files={name: hashlib.sha256(text.encode()).hexdigest() for name, text in self.files().items()},
+            versions=self.record.versions,
+        )
+
     def save(self, folder: str | Path) -> Path:
-        """Write the run to a folder: report, source, torch form, sGraph and certificate.
+        """Write the run to a folder: report, source, torch form, program, sGraph, certificate and their manifest.
+
+        ``prism.load`` makes the callable again. The manifest is written last: a run that was cut off has none.
 
         Raises:
             OutputNotWritable: the folder cannot be made or written.
         """
-        from sgraph.printer import python
+        from prism.saved import FILES, MANIFEST
 
         path = ensure_writable(Path(folder))
-        files = {"report.json": self.to_json(), "torch_form.py": self.torch_source}
-        if self.source:
-            files["kernel.py"] = self.source
-        if self.graph is not None:
-            files["sgraph.py"] = python(self.graph)
-        if self.certificate is not None:
-            files["certificate.json"] = self.certificate.to_json()
+        files = self.files()
         try:
+            (path / MANIFEST).unlink(missing_ok=True)
+            for name in set(FILES) - set(files):  # of an earlier run
+                (path / name).unlink(missing_ok=True)
             for name, text in files.items():
-                (path / name).write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+                _write(path / name, text)
+            _write(path / MANIFEST, self.manifest().model_dump_json(indent=2) + "\n")
         except OSError as error:
             raise _not_writable(path, error) from error
         return path
@@ -92,6 +147,13 @@ class Result:
         from prism.render import report_html
 
         return report_html(self.record)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file at once: whoever reads it sees all of it or what was there before."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def ensure_writable(folder: Path) -> Path:

@@ -78,3 +78,15 @@ class KernelCheckFailed(PrismError):
 
 class NothingToExport(PrismError):
     """A run has no kernel of our own that passed its checks, so there is nothing to ship."""
+
+
+class RunNotFound(PrismError):
+    """The folder is no saved run."""
+
+
+class UnreadableRun(PrismError):
+    """A saved run is cut off, was changed, or holds something that no run has. Nothing of it was executed."""
+
+
+class ForeignRun(PrismError):
+    """A saved run is of a version that this one does not read, or prints as other text than it was saved with."""

@@ -68,7 +68,8 @@ def test_a_shape_that_was_not_searched_runs_the_original(on_h200: Result) -> Non
 def test_the_run_folder_holds_the_evidence(on_h200: Result, tmp_path: Path) -> None:
     folder = on_h200.save(tmp_path / "saved")
     names = {p.name for p in folder.iterdir()}
-    assert names == {"report.json", "kernel.py", "torch_form.py", "sgraph.py", "certificate.json"}
+    evidence = {"report.json", "kernel.py", "torch_form.py", "sgraph.py", "certificate.json"}
+    assert names == {*evidence, "program.py", "run.json"}
     assert parse_report((folder / "report.json").read_text()) == on_h200.record
     assert json.loads((folder / "certificate.json").read_text())["status"] == "proved"
 
