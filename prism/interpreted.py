@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Final
 
 import torch
 
 from autotune.interpreter import interpreted
 from autotune.module import load_source
-from autotune.parameters import KernelParameters, Parameters, candidates
-from autotune.targets import find_target
+from autotune.twin import sizes_to_keep, small_config, small_sizes
 from prism.pipeline import Found
 from prism.report import Exact
-from sgraph.axis import Axis
+from sgraph.border import pinned
 from sgraph.errors import KernelCheckFailed
 from sgraph.generate import Family
-from sgraph.ir import Kernel, Role, SGraph
 from sgraph.program import Program
 from verify.exact import check_exactly
 from verify.numerics import NumericsReport, check_numerics
-
-TILE: Final = 16
-"""Tile of every axis: small, so that ragged extents still take several tiles."""
-EXTENTS: Final = (37, 21, 19, 35, 18, 23, 33)
-"""Extents by axis: none a multiple of the tile, two or three tiles each."""
+from verify.resizing import computes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +72,7 @@ def interpret(
         KernelCheckFailed: the kernel reads or writes where it must not.
     """
     program = found.program
-    sizes = small_sizes(found.sizes)
+    sizes = twin_sizes(function, found, family)
     config = small_config(family.graph, sizes)
     module = load_source(source, program.name)
 
@@ -90,6 +83,21 @@ def interpret(
     exact = check_numerics(program, run, function, sizes=sizes, rounds=2, seed=seed, hostile=False, mode="float32")
     own = check_numerics(program, run, function, sizes=sizes, rounds=1, seed=seed + 100)
     return exact, own
+
+
+def twin_sizes(function: Callable[..., object], found: Found, family: Family) -> dict[str, int]:
+    """Extents for the interpreter, small where the function still computes the program there.
+
+    Raises:
+        KernelCheckFailed: it does not, even at its own extents.
+    """
+    fixed = pinned(found.program)
+    viewed = tuple(a for a in found.sizes if a.name in fixed)
+    for kept in sizes_to_keep(found.sizes):
+        sizes = small_sizes(found.sizes, family.graph, (*viewed, *kept))
+        if computes(found.program, function, sizes):
+            return sizes
+    raise KernelCheckFailed("the function does not compute its program in float64", where=found.program.name)
 
 
 @contextmanager
@@ -104,28 +112,3 @@ def _element_types(module: ModuleType, inputs: Sequence[torch.Tensor]) -> Genera
         yield
     finally:
         tables["DTYPES"] = stated
-
-
-def small_sizes(sizes: Mapping[Axis, int]) -> dict[str, int]:
-    """Ragged extents small enough to interpret, different for every axis and within declared ranges."""
-    small: dict[str, int] = {}
-    for i, axis in enumerate(sorted(sizes)):
-        wanted = EXTENTS[i % len(EXTENTS)]
-        extent = axis.extent
-        if not isinstance(extent, int):
-            wanted = min(max(wanted // extent.divisor, 1) * extent.divisor, extent.high)
-            wanted = max(wanted, extent.low)
-        small[axis.name] = min(wanted, sizes[axis]) if isinstance(extent, int) else wanted
-    return small
-
-
-def small_config(graph: SGraph, sizes: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Small tiles for every kernel, as the ``config`` of the emitted ``launch``."""
-    return Parameters(tuple(_small_parameters(k, sizes) for k in graph.kernels)).to_config()
-
-
-def _small_parameters(kernel: Kernel, sizes: Mapping[str, int]) -> KernelParameters:
-    space = candidates(kernel, sizes, find_target("a100"))
-    config = {name: min(choices, key=lambda c: abs(c - TILE)) for name, choices in space.items()}
-    split = 3 if kernel.with_role(Role.SPLIT) else 1
-    return KernelParameters.from_config({**config, "split": split, "warps": 4, "stages": 2, "group": 1})
