@@ -2,7 +2,7 @@
 
 The normal form cancels; what it cancels by must not be lost. So definedness is collected from the expression
 itself, as obligations on normalised subjects: a reciprocal needs its operand not to be 0, a root needs it not to be
-negative, everything but ``+``, ``max`` and ``exp`` needs it to be finite. A reduction needs its operand's
+negative, everything but ``+``, ``max`` and ``exp`` needs its operands to be finite. A reduction needs its operand's
 obligations at every index; a branch of ``where`` needs its own only where it is taken. A candidate is defined
 wherever its specification is, if each of its obligations follows from signs or from obligations of the latter.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import combinations, product
+from itertools import combinations
 from typing import Final
 
 from rewrites.atoms import (
@@ -54,7 +54,6 @@ class Need(StrEnum):
     NONZERO = "is not 0"
     NONNEGATIVE = "is >= 0"
     FINITE = "is finite"
-    ONE_FINITE = "is a sum of which at most one term is -inf"
     IN_DOMAIN = "is defined"
 
 
@@ -131,20 +130,6 @@ def finite(p: Polynomial) -> Obligations:
     return frozenset(Obligation(Need.FINITE, power_of(a)) for a in p.atoms if not a.finite)
 
 
-def addable(p: Polynomial, q: Polynomial) -> Obligations:
-    """That not both of two addends are minus infinity."""
-    if p.finite or q.finite:
-        return frozenset()
-    out: set[Obligation] = set()
-    for a, b in product(p.atoms, q.atoms):
-        if a is b and not a.finite:
-            out |= finite(power_of(a))
-        elif not (a.finite or b.finite):
-            both = Polynomial({((a, 1),): 1, ((b, 1),): 1})
-            out.add(Obligation(Need.ONE_FINITE, both))
-    return frozenset(out)
-
-
 def at_every_index(obligations: Obligations, axis: Axis) -> Obligations:
     """The obligations of a reduction over ``axis``, which is not empty, from those of its operand."""
     out: set[Obligation] = set()
@@ -218,9 +203,6 @@ class Domain:
                 return self._nonnegative_factors(o)
             case Need.FINITE:
                 return self._finite(o)
-            case Need.ONE_FINITE:
-                parts = [replace(o, need=Need.FINITE, subject=term(m)) for m in o.subject.terms]
-                return any(self.implies(p) for p in parts)
             case _:
                 return False
 

@@ -3,7 +3,8 @@
 A sum of products over named axes in the style of SPORES (Wang et al., VLDB 2020), with rational exponents, ``exp``
 as a homomorphism and canonical bound axes. It is the only home of cancellation, distributivity, constants and
 renaming of bound axes. *Equal* is directional: wherever the left side (the specification) is defined, the right
-side is defined and has the same value. Minus infinity may meet ``+``, ``max`` and ``exp`` only.
+side is defined and has the same value. Minus infinity may meet ``+``, where it absorbs what is added, ``max`` and
+``exp`` only.
 
 It proves and never guesses: equal normal forms and implied definedness are a proof. Different normal forms are no
 disproof, for it does not factor polynomials, looks into no function but ``exp`` and ``log``, moves nothing in or out
@@ -40,7 +41,6 @@ from rewrites.definedness import (
     Need,
     Obligation,
     Obligations,
-    addable,
     at_every_index,
     finite,
     nonnegative,
@@ -48,6 +48,7 @@ from rewrites.definedness import (
     where_taken,
 )
 from rewrites.emptiness import cases, possibly_empty, splits_possibly_empty
+from rewrites.pointwise import is_infinity
 from rewrites.polynomial import GaveUp, Note
 from rewrites.polynomial_text import text
 from rewrites.reductions import Reducer
@@ -203,7 +204,7 @@ class NormalForm:
             case Op.INDEX, _:
                 return power_of(atom(Position(node.axis)))
             case Op.ADD, (p, q):
-                return algebra.add(p, q)
+                return next((x for x in (p, q) if is_infinity(x)), None) or algebra.add(p, q)
             case Op.MUL, (p, q):
                 return algebra.times(p, q)
             case Op.RECIP, (p,):
@@ -241,9 +242,6 @@ class NormalForm:
         """What the node itself needs of its operands to be defined."""
         algebra, signs = self._algebra, [a.sign for a in node.args]
         match node.op:
-            case Op.ADD:
-                harmless = node.args[0].finite or node.args[1].finite
-                return frozenset() if harmless else addable(operands[0], operands[1])
             case Op.RECIP:
                 known = nonnegative(algebra, operands[0], known=True) if signs[0] is not Sign.ANY else frozenset()
                 needs = nonzero(algebra, operands[0], known=signs[0] is Sign.POSITIVE) | known

@@ -157,7 +157,7 @@ class Pointwise(Algebra):
         found: dict[Polynomial, None] = {}
         for p in operands:
             found |= dict.fromkeys(self._flat(p))
-        kept = self._undominated([p for p in found if not _is_infinity(p)] or list(found)[:1])
+        kept = self._undominated([p for p in found if not is_infinity(p)] or list(found)[:1])
         if len(kept) == 1:
             return kept[0]
         shared = _shared(kept)
@@ -242,7 +242,8 @@ def _unwrapped(a: Atom) -> Polynomial:
     return a.form.polynomial if isinstance(a.form, Base) else power_of(a)
 
 
-def _is_infinity(p: Polynomial) -> bool:
+def is_infinity(p: Polynomial) -> bool:
+    """Whether a sum has minus infinity among its terms."""
     return any(isinstance(a.form, Infinity) for m in p.terms for a, _ in m)
 
 

@@ -1,7 +1,7 @@
 """The numbers that expressions are evaluated in: double precision, or fifty digits.
 
 Both follow the language's partial semantics (``docs/language.md``): an undefined value is NaN and stays NaN, and
-minus infinity may be used only under adding something finite, ``max`` and ``exp``. Overflow is not undefinedness:
+minus infinity may be used only under ``+``, where it absorbs, ``max`` and ``exp``. Overflow is not undefinedness:
 in double precision a value beyond the range is an infinity, as on a device.
 """
 
@@ -70,11 +70,6 @@ def _no_minus_infinity(result: Array, *operands: Array) -> Array:
     return result
 
 
-def _add(a: Array, b: Array) -> Array:
-    both = np.isneginf(a) & np.isneginf(b)
-    return np.where(both, np.nan, a + b) if both.any() else a + b
-
-
 def _mul(a: Array, b: Array) -> Array:
     return _no_minus_infinity(a * b, a, b)
 
@@ -108,9 +103,7 @@ def _where(condition: Array, then: Array, otherwise: Array) -> Array:
 
 
 def _sum(a: Array, dimension: int) -> Array:
-    bottoms = np.isneginf(a).sum(axis=dimension)
-    total = a.sum(axis=dimension)
-    return np.where(bottoms > 1, np.nan, total) if np.any(bottoms > 1) else total
+    return _no_minus_infinity(a.sum(axis=dimension), a.min(axis=dimension, initial=np.inf))
 
 
 def _max_over(a: Array, dimension: int) -> Array:
@@ -131,7 +124,7 @@ DOUBLE: Final = Arithmetic(
     dtype=np.float64,
     number=float,
     operators={
-        Op.ADD: _add,
+        Op.ADD: np.add,
         Op.MUL: _mul,
         Op.RECIP: _recip,
         Op.SQRT: _sqrt,
@@ -181,7 +174,10 @@ class _Precise:
         return not any(self.mp.isnan(v) or v == self.bottom for v in values)
 
     def add(self, a: Any, b: Any) -> Any:
-        return self.nan if a == self.bottom and b == self.bottom else a + b
+        return a + b
+
+    def accumulate(self, a: Any, b: Any) -> Any:
+        return a + b if self.usable(a, b) else self.nan
 
     def mul(self, a: Any, b: Any) -> Any:
         return a * b if self.usable(a, b) else self.nan
@@ -271,8 +267,9 @@ def precise() -> Arithmetic:
         found = operators[Op.MIN2].reduce(a, axis=dimension, initial=largest)
         return found if a.shape[dimension] else np.full_like(found, scalar.nan)
 
+    accumulate: Any = np.frompyfunc(scalar.accumulate, 2, 1)
     reductions: dict[Op, Callable[[Array, int], Array]] = {
-        Op.SUM: lambda a, dimension: operators[Op.ADD].reduce(a, axis=dimension, initial=scalar.mp.mpf(0)),
+        Op.SUM: lambda a, dimension: accumulate.reduce(a, axis=dimension, initial=scalar.mp.mpf(0)),
         Op.MAX: lambda a, dimension: operators[Op.MAX2].reduce(a, axis=dimension, initial=scalar.bottom),
         Op.MIN: least,
     }

@@ -57,7 +57,7 @@ class Element:
     def __add__(self, other: Element | int) -> Element:
         b = element(other)
         if self.bottom or b.bottom:
-            return UNDEFINED if self.bottom and b.bottom else self if self.bottom else b
+            return UNDEFINED if self.undefined or b.undefined else BOTTOM
         return Element(_plus(self.p, b.p), _plus(self.q, b.q))
 
     def __mul__(self, other: Element | int) -> Element:

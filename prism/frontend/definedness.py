@@ -55,14 +55,12 @@ class Masked:
                 return not e.finite
             case Op.WHERE:
                 return any(masked[1:])
+            case Op.ADD:  # minus infinity absorbs, itself included
+                return any(masked)
             case Op.EXP | Op.MAX:
                 return False
             case Op.MAX2:
                 return all(masked)
-            case Op.ADD:
-                if all(masked):
-                    _refuse(node, "adds two values that may both be minus infinity")
-                return any(masked)
             case _ if any(masked):
                 return _refuse(node, f"{NAMES[e.op]} a value that may be minus infinity")
             case _:
@@ -73,5 +71,5 @@ def _refuse(node: Node, seen: str) -> bool:
     raise UnsupportedProgram(
         f"{node.operator} {seen}",
         where=node.line,
-        do="scale before masking, and combine several masks into one condition for torch.where or masked_fill",
+        do="scale before masking: what may be minus infinity can be added to, exponentiated, and compared by maximum",
     )

@@ -115,7 +115,7 @@ class Evaluator:
             case Op.ADD, (a, b):
                 # What cancels but for rounding is 0: roots and reciprocals of it have to be seen as such.
                 rounded = np.where(np.abs(a + b) < 1e-12 * (np.abs(a) + np.abs(b)), self.kind(0), a + b)
-                return np.where(np.isneginf(a) & np.isneginf(b), nan, rounded)
+                return np.where(np.isneginf(a) | np.isneginf(b), a + b, rounded)
             case Op.MAX2, (a, b):
                 return np.maximum(a, b)
             case Op.EXP, (a,):

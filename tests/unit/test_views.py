@@ -335,7 +335,6 @@ def test_masks_mean_what_torch_computes(name: str) -> None:
 UNDEFINED: dict[str, tuple[Function, str]] = {
     "scale behind the mask": (lambda x, mask: (x + mask) * 0.5, "multiplies a value that may be minus infinity"),
     "sum": (lambda x, mask: (x + mask).sum(-1), "sums a value that may be"),
-    "two masks": (lambda x, mask: (x + mask).masked_fill(x > 0, -INF) + mask, "both be minus infinity"),
     "function": (lambda x, mask: torch.tanh(mask) + x, "takes a function of a value that may be"),
     "comparison": (lambda x, mask: torch.where(mask < 0, x, 0.0), "compares a value that may be"),
     "minimum": (lambda x, mask: x - torch.minimum(x, mask), "takes the minimum of a value"),
@@ -387,3 +386,8 @@ def test_renaming_needs_no_recursion_and_captures_nothing() -> None:
     assert {node.axis for node in walk([renamed]) if node.op is Op.SUM} == {k.renamed(1)}
     assert rename(max_over(k, e), {k: n}) is max_over(k, e)
     assert extent(k) is extent(k.renamed(1))
+
+
+def test_masks_combine() -> None:
+    x, mask = draw(4, 5), additive_mask(4, 5)
+    check(lambda x, mask: ((x + mask).masked_fill(x > 0, -INF) + mask + 1).exp(), x, mask, masks=("mask",))
