@@ -24,7 +24,7 @@ class Effort:
     seeds: int
     """Alternative forms of the program that the rewrite table starts from."""
     proved: int
-    """Families proved, best estimate first."""
+    """Families proved, best estimate first: several times what is tuned, since some end as limits or print alike."""
     tuned: int
     """Families lowered and tuned."""
     trials: int
@@ -36,17 +36,35 @@ class Effort:
 
 
 EFFORTS: Final[Mapping[str, Effort]] = {
-    "quick": Effort("quick", SearchLimits(PlanLimits(stored=1), families=300, plan_count=60), 2, 60, 3, 40, 2, 8.0),
-    "default": Effort("default", SearchLimits(), 4, 300, 8, 60, 3, 24.0),
+    "quick": Effort(
+        "quick",
+        SearchLimits(PlanLimits(stored=1, bodies=40, per_cut_set=4), families=60, plan_count=24, per_plan=8),
+        seeds=2,
+        proved=16,
+        tuned=3,
+        trials=40,
+        compiled=2,
+        measure_s=8.0,
+    ),
+    "default": Effort(
+        "default",
+        SearchLimits(PlanLimits(bodies=200, per_cut_set=8), families=240, plan_count=80, per_plan=12),
+        seeds=4,
+        proved=64,
+        tuned=8,
+        trials=60,
+        compiled=3,
+        measure_s=24.0,
+    ),
     "max": Effort(
         "max",
-        SearchLimits(PlanLimits(stored=3, cut_sets=3000), families=20_000, plan_count=5000),
-        12,
-        4000,
-        24,
-        400,
-        6,
-        180.0,
+        SearchLimits(PlanLimits(stored=3, cut_sets=3000, bodies=3000), families=20_000, plan_count=5000),
+        seeds=12,
+        proved=4000,
+        tuned=24,
+        trials=400,
+        compiled=6,
+        measure_s=180.0,
     ),
 }
 

@@ -42,34 +42,66 @@ def work_bound(graph: SGraph, target: Target, sizes: Mapping[Axis, int]) -> floa
     """The bound without launches, which is the same for every role assignment of a plan.
 
     Inputs are read and outputs written once (what is measured is cold). Of anything else that moves, a later
-    read or an intermediate, as much as the last-level cache holds may stay there.
+    read or an intermediate, as much as the last-level cache holds may stay there. Folds have run before: what they
+    stored is read like an input.
     """
-    touched: set[str] = set()
-    total = 0.0
-    for kernel in graph.kernels:
-        moved = 0
-        for name in kernel.reads:
-            size = tensor_bytes(graph.tensor(name), sizes)
-            moved += max(0, size - target.l2_bytes) if name in touched else size
-        moved += sum(_stored_bytes(graph, s.tensor, sizes, target) for s in kernel.stores)
-        touched.update(kernel.reads, (s.tensor.name for s in kernel.stores))
-        dot_s, pointwise_s = arithmetic_seconds(kernel, graph, target, sizes)
-        total += max(moved / target.dram_bytes_per_s, dot_s, pointwise_s)
-    return total
+    return PlanBounds(target, sizes).work_s(graph)
+
+
+class PlanBounds:
+    """``work_bound`` for the plans of one search: the arithmetic of kernels they share is looked at once."""
+
+    def __init__(self, target: Target, sizes: Mapping[Axis, int]) -> None:
+        self.target = target
+        self.sizes = sizes
+        self._arithmetic: dict[object, float] = {}
+
+    def work_s(self, graph: SGraph) -> float:
+        """See ``work_bound``."""
+        touched: set[str] = set()
+        total = 0.0
+        tensors = _tensors(graph)
+        outputs = {o.tensor.name for o in graph.program.outputs}
+        for kernel in graph.kernels:
+            if kernel.fold:
+                continue
+            moved = 0
+            for name in kernel.reads:
+                size = tensor_bytes(tensors[name], self.sizes)
+                moved += max(0, size - self.target.l2_bytes) if name in touched else size
+            for store in kernel.stores:
+                size = tensor_bytes(store.tensor, self.sizes)
+                moved += size if store.tensor.name in outputs else max(0, size - self.target.l2_bytes)
+            touched.update(kernel.reads, (s.tensor.name for s in kernel.stores))
+            total += max(moved / self.target.dram_bytes_per_s, self._arithmetic_s(kernel, graph, tensors))
+        return total
+
+    def _arithmetic_s(self, kernel: Kernel, graph: SGraph, tensors: Mapping[str, Tensor]) -> float:
+        key = (tuple(s.value for s in kernel.stores), tuple(tensors[name].dtype for name in kernel.reads))
+        if key not in self._arithmetic:
+            self._arithmetic[key] = max(arithmetic_seconds(kernel, graph, self.target, self.sizes))
+        return self._arithmetic[key]
+
+
+def _tensors(graph: SGraph) -> dict[str, Tensor]:
+    """Every tensor of a graph by name."""
+    outputs = (o.tensor for o in graph.program.outputs)
+    return {t.name: t for t in (*graph.program.inputs, *outputs, *graph.intermediates)}
 
 
 def speed_of_light(graph: SGraph, target: Target, sizes: Mapping[Axis, int]) -> float:
     """Seconds for this family's compulsory traffic and arithmetic, without launches."""
-    read = {name for kernel in graph.kernels for name in kernel.reads}
-    inputs = (t for t in graph.program.inputs if t.name in read)
+    called = [k for k in graph.kernels if not k.fold]
+    read = {name for kernel in called for name in kernel.reads}
+    inputs = (t for t in (*graph.program.inputs, *graph.folded) if t.name in read)
     moved = sum(tensor_bytes(t, sizes) for t in (*inputs, *(o.tensor for o in graph.program.outputs)))
-    arithmetic = [arithmetic_seconds(k, graph, target, sizes) for k in graph.kernels]
+    arithmetic = [arithmetic_seconds(k, graph, target, sizes) for k in called]
     return max(moved / target.dram_bytes_per_s, sum(d for d, _ in arithmetic), sum(p for _, p in arithmetic))
 
 
 def launches(graph: SGraph) -> int:
-    """Device kernels: one each, two where an axis is split."""
-    return sum(2 if k.with_role(Role.SPLIT) else 1 for k in graph.kernels)
+    """Device kernels of a call: one each, two where an axis is split, none for a fold."""
+    return sum(2 if k.with_role(Role.SPLIT) else 1 for k in graph.kernels if not k.fold)
 
 
 def tensor_bytes(tensor: Tensor, sizes: Mapping[Axis, int]) -> int:
@@ -77,17 +109,11 @@ def tensor_bytes(tensor: Tensor, sizes: Mapping[Axis, int]) -> int:
     return tensor.dtype.bytes * elements(tensor.named_axes, sizes)
 
 
-def _stored_bytes(graph: SGraph, tensor: Tensor, sizes: Mapping[Axis, int], target: Target) -> int:
-    """What of a store must cross the memory bus: of an intermediate only what the cache cannot keep."""
-    size = tensor_bytes(tensor, sizes)
-    output = any(o.tensor.name == tensor.name for o in graph.program.outputs)
-    return size if output else max(0, size - target.l2_bytes)
-
-
 def _dram_bytes(graph: SGraph, tensor: Tensor, sizes: Mapping[Axis, int], target: Target) -> int:
     """What an estimate charges to the memory bus: nothing for an intermediate that fits in the last-level cache."""
     size = tensor_bytes(tensor, sizes)
-    external = any(t.name == tensor.name for t in (*graph.program.inputs, *(o.tensor for o in graph.program.outputs)))
+    given = (*graph.program.inputs, *graph.folded, *(o.tensor for o in graph.program.outputs))
+    external = any(t.name == tensor.name for t in given)
     return size if external or size > target.l2_bytes else 0
 
 
@@ -97,7 +123,7 @@ def arithmetic_seconds(kernel: Kernel, graph: SGraph, target: Target, sizes: Map
     Counted on the stabilised values, which are what runs: there exponentials may have cancelled.
     """
     dot = other = 0
-    for value, space in _operations(tuple(stabilise(s.value) for s in kernel.stores)):
+    for value, space in operations(tuple(stabilise(s.value) for s in kernel.stores)):
         if is_dot(value):
             dot += 2 * elements(space, sizes)
         else:
@@ -106,7 +132,7 @@ def arithmetic_seconds(kernel: Kernel, graph: SGraph, target: Target, sizes: Map
 
 
 @lru_cache(maxsize=4096)
-def _operations(values: tuple[Expr, ...]) -> Operations:
+def operations(values: tuple[Expr, ...]) -> Operations:
     """Everything below some values that costs arithmetic, each with its index space. Products are free."""
     found: list[tuple[Expr, frozenset[Axis]]] = []
     for node in tops(values):
@@ -139,13 +165,14 @@ def kernel_estimate(kernel: Kernel, graph: SGraph, target: Target, sizes: Mappin
     """Seconds of one kernel at default tiles, repeated work and idle processors included. It only orders.
 
     The best of a few ways to tile counts, so that less work never costs more. ``graph`` names the tensors; its
-    roles do not matter.
+    roles do not matter. A fold costs nothing: it does not run at a call.
     """
-    operations = _operations(tuple(s.value for s in kernel.stores))
+    if kernel.fold:
+        return 0.0
+    work = operations(tuple(s.value for s in kernel.stores))
     traffic = _traffic(kernel, graph, target, sizes)
     busiest = min(
-        _busiest_s(kernel, graph, target, sizes, traffic, operations, grid)
-        for grid in _default_grids(kernel, sizes, operations)
+        _busiest_s(kernel, graph, target, sizes, traffic, work, grid) for grid in _default_grids(kernel, sizes, work)
     )
     partials = 0.0
     split = kernel.with_role(Role.SPLIT)
@@ -187,7 +214,7 @@ def _busiest_s(
     target: Target,
     sizes: Mapping[Axis, int],
     traffic: _Traffic,
-    operations: Operations,
+    work: Operations,
     grid: Mapping[Axis, int],
 ) -> float:
     """Seconds of the resource that a kernel keeps busiest with these tiles per grid axis."""
@@ -195,7 +222,7 @@ def _busiest_s(
     busy = min(1.0, max(programs, 1) / target.processors)
     cached = sum(moved * _repeats(axes, grid) for axes, moved in traffic.streamed)
     dot = other = 0
-    for value, space in operations:
+    for value, space in work:
         flops = elements(space, sizes) * _repeats(space, grid)
         if is_dot(value):
             dot += 2 * flops
@@ -204,7 +231,7 @@ def _busiest_s(
     dot_s = dot / target.dot_flops_per_s.get(dot_dtype(kernel, graph), target.pointwise_flops_per_s)
     other_s = other / target.pointwise_flops_per_s
     busiest = max(traffic.unique / target.dram_bytes_per_s, cached / target.l2_bytes_per_s, dot_s, other_s)
-    return busiest / busy * max(1.0, _widest_tile(kernel, sizes, operations, grid) / RESIDENT_WORDS)
+    return busiest / busy * max(1.0, _widest_tile(kernel, sizes, work, grid) / RESIDENT_WORDS)
 
 
 def _repeats(axes: frozenset[Axis], grid: Mapping[Axis, int]) -> int:
@@ -212,11 +239,11 @@ def _repeats(axes: frozenset[Axis], grid: Mapping[Axis, int]) -> int:
     return math.prod(tiles for axis, tiles in grid.items() if axis not in axes)
 
 
-def _default_grids(kernel: Kernel, sizes: Mapping[Axis, int], operations: Operations) -> list[dict[Axis, int]]:
+def _default_grids(kernel: Kernel, sizes: Mapping[Axis, int], work: Operations) -> list[dict[Axis, int]]:
     """Tiles per grid axis: squares, for dot products one index of their batch axes; rows that fill a program."""
     order = {a: i for i, a in enumerate(kernel.stores[0].tensor.named_axes)}
     axes = sorted(kernel.with_role(Role.GRID), key=lambda a: (order.get(a, len(order)), a.key))
-    batch = frozenset[Axis]().union(*(_batch_axes(v) for v, _ in operations if is_dot(v)))
+    batch = frozenset[Axis]().union(*(_batch_axes(v) for v, _ in work if is_dot(v)))
     outer = [frozenset(axes[:n]) for n in range(len(axes))]
     squares = [
         {a: sizes[a.base] if a in single else math.ceil(sizes[a.base] / DEFAULT_TILE) for a in axes}
@@ -231,7 +258,7 @@ def _default_grids(kernel: Kernel, sizes: Mapping[Axis, int], operations: Operat
     return [*squares, rows]
 
 
-def _widest_tile(kernel: Kernel, sizes: Mapping[Axis, int], operations: Operations, grid: Mapping[Axis, int]) -> int:
+def _widest_tile(kernel: Kernel, sizes: Mapping[Axis, int], work: Operations, grid: Mapping[Axis, int]) -> int:
     """Elements of the largest tile that a program holds at default tiles: held axes count in full."""
 
     def tile(axis: Axis, role: Role) -> int:
@@ -241,7 +268,7 @@ def _widest_tile(kernel: Kernel, sizes: Mapping[Axis, int], operations: Operatio
         return size if role is Role.WHOLE else min(size, DEFAULT_STEP)
 
     tiles = {a: tile(a, role) for a, role in kernel.roles}
-    spaces = {v.free if is_dot(v) else space for v, space in operations}
+    spaces = {v.free if is_dot(v) else space for v, space in work}
     spaces |= {x.free for x in leaves(s.value for s in kernel.stores)}
     return max((math.prod(tiles[a] for a in space) for space in spaces), default=1)
 

@@ -64,6 +64,11 @@ class Kernel:
         return tuple(dict.fromkeys(x.name for x in leaves(s.value for s in self.stores)))
 
     @property
+    def fold(self) -> bool:
+        """Whether it runs once, not at every call: what it stores is constant. It reads constants alone."""
+        return bool(self.stores) and all(s.tensor.constant for s in self.stores)
+
+    @property
     def role(self) -> Mapping[Axis, Role]:
         """Roles as a mapping."""
         return dict(self.roles)
@@ -92,6 +97,11 @@ class SGraph:
         """Stored tensors that are not outputs of the program."""
         outputs = {o.tensor.name for o in self.program.outputs}
         return tuple(s.tensor for k in self.kernels for s in k.stores if s.tensor.name not in outputs)
+
+    @property
+    def folded(self) -> tuple[Tensor, ...]:
+        """Intermediates that are computed once from constant inputs."""
+        return tuple(t for t in self.intermediates if t.constant)
 
     def tensor(self, name: str) -> Tensor:
         """The input, intermediate or output with this name.

@@ -12,19 +12,19 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-
-import networkx as nx
+from functools import lru_cache
+from typing import Final
 
 from sgraph.axis import Axis, ordered
-from sgraph.bounds import tensor_bytes
+from sgraph.bounds import PlanBounds, operations, tensor_bytes
+from sgraph.cuts import Cuts, CutSet
 from sgraph.dags import Bodies, bodies, elements, is_dot
-from sgraph.expr import REDUCTIONS, Expr, Op, factors, leaf, reduction, rename, walk
+from sgraph.expr import Expr, Op, factors, leaf, reduction, rename, walk
 from sgraph.ir import Kernel, SGraph, Store
 from sgraph.program import DType, Program, Tensor
-from sgraph.scaled import carries_scale
 from sgraph.table import Table
 from sgraph.target import Target
-from sgraph.view import View
+from sgraph.view import Readings, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,13 @@ class PlanLimits:
 
     stored: int = 2
     """Intermediates stored between kernels, at most."""
+    folds: int = 2
+    """Tensors computed once from constant inputs, at most."""
+    per_cut_set: int = 24
+    """Plans of one set of stored classes that differ in the bodies of their kernels."""
     cut_sets: int = 600
     """Sets of stored classes looked at."""
-    bodies: int = 3000
+    bodies: int = 1000
     """Bodies listed for one kernel before they are compared."""
     groupings: int = 60
     """Ways to group the outputs into kernels."""
@@ -43,8 +47,28 @@ class PlanLimits:
     """Stored tensors that one kernel reads, at most."""
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Kernels whose roles are undecided."""
+
+    graph: SGraph
+    """The kernels, without roles."""
+    work_s: float
+    """Seconds of traffic and arithmetic that no instance can beat, without launches."""
+    bound_s: float
+    """The same with the fewest launches it can have."""
+
+
+SLACK: Final = 1.1
+"""A plan is looked at before the sets of stored classes whose bound is lower by less than this factor: a set takes much
+longer to turn into plans than its bound tells."""
+
+Roots = tuple[tuple[int, ...], ...]
+"""Outputs, by position, grouped into kernels."""
+
+
 class Planner:
-    """Enumerates the plans of one program from its table."""
+    """Enumerates the plans of one program from its table, least lower bound first."""
 
     def __init__(
         self, program: Program, table: Table, target: Target, sizes: Mapping[Axis, int], limits: PlanLimits
@@ -54,162 +78,160 @@ class Planner:
         self.target = target
         self.sizes = sizes
         self.limits = limits
-        self.dropped: Counter[str] = Counter()
-        """What was set aside, by reason."""
         self.cut_sets = 0
         """Sets of stored classes looked at."""
+        self.waiting: list[tuple[float, float, int, Plan]] = []
+        """Plans made and not yet asked for."""
+        self._dropped: Counter[str] = Counter()
         self._inputs = self._input_leaves()
-        self._view = View(table, frozenset(self._inputs))
+        self._readings = Readings(table)
+        self._view = View(table, frozenset(self._inputs), self._readings)
         self._reachable = _reachable(self._view, table.roots)
-        self._users = self._all_users()
         self._axes = ordered(frozenset[Axis]().union(*(table.free(c) for c in self._reachable)))
         self._copies: dict[int, dict[int, Expr]] = {}
-        self._below: dict[int, frozenset[int]] = {}
         self._bodies: dict[tuple[tuple[int, ...], frozenset[int]], Bodies] = {}
         self._tensors: dict[int, Tensor] = {}
+        self._representatives: dict[int, Expr] = {}
         self._axis_order = _axis_order(program)
+        self._cuts = Cuts(program, self._view, self._reachable, self._tensor, target, sizes)
+        self._possible, self._sets = self._cuts.sets(limits.stored, limits.folds, self._views)
+        self._upcoming: tuple[float, CutSet] | None = None
+        self._bounds = PlanBounds(target, sizes)
+        self._least: dict[tuple[int, ...], float] = {}
         self._groupings = self._list_groupings()
 
-    def plans(self) -> Iterator[SGraph]:
-        """Every plan within the limits, by the traffic of its cuts, without duplicates."""
-        seen: set[tuple[Kernel, ...]] = set()
-        for cuts in self._cut_sets():
-            self.cut_sets += 1
-            for roots in self._groupings:
-                for kernels in self._kernels(cuts, roots):
-                    if kernels not in seen:
-                        seen.add(kernels)
-                        yield SGraph(self.program, kernels)
+    @property
+    def dropped(self) -> Counter[str]:
+        """What was set aside, by reason."""
+        return self._dropped + self._cuts.dropped + self._readings.dropped
 
-    def _list_groupings(self) -> tuple[tuple[tuple[int, ...], ...], ...]:
+    @property
+    def deferred_sets(self) -> int:
+        """Sets of stored classes that were not looked at."""
+        return self._possible - self.cut_sets
+
+    @property
+    def next_bound_s(self) -> float | None:
+        """No plan that is still to come has a lower bound; None after the last."""
+        bounds = [self.waiting[0][0]] if self.waiting else []
+        if self._upcoming is not None:
+            bounds.append(self._upcoming[0])
+        return min(bounds, default=None)
+
+    def plans(self) -> Iterator[Plan]:
+        """Every plan within the limits by its lower bound on time (see ``SLACK``), without duplicates."""
+        seen: set[tuple[Kernel, ...]] = set()
+        numbers = itertools.count()
+        self._upcoming = self._next_set()
+        while self._upcoming is not None or self.waiting:
+            if self._upcoming is not None and (not self.waiting or SLACK * self._upcoming[0] < self.waiting[0][0]):
+                cuts = self._upcoming[1]
+                self.cut_sets += 1
+                for roots in self._groupings:
+                    for kernels in self._kernels(cuts, roots):
+                        if kernels not in seen:
+                            seen.add(kernels)
+                            plan = self._plan(kernels)
+                            heapq.heappush(self.waiting, (plan.bound_s, cuts.cached_s, next(numbers), plan))
+                self._upcoming = self._next_set()
+            else:
+                yield heapq.heappop(self.waiting)[-1]
+
+    def _plan(self, kernels: tuple[Kernel, ...]) -> Plan:
+        graph = SGraph(self.program, kernels)
+        work_s = self._bounds.work_s(graph)
+        launched = sum(1 for kernel in kernels if not kernel.fold)
+        return Plan(graph, work_s, work_s + launched * self.target.launch_s)
+
+    def _next_set(self) -> tuple[float, CutSet] | None:
+        """The next set of stored classes with a lower bound for its plans; None after the last within the limit."""
+        if self.cut_sets == self.limits.cut_sets:
+            return None
+        cuts = next(self._sets, None)
+        if cuts is None:
+            return None
+        launches_s = min(map(len, self._groupings), default=0) * self.target.launch_s
+        return self._least_work(cuts.folds) + launches_s + cuts.bound_s, cuts
+
+    def _least_work(self, folds: tuple[int, ...]) -> float:
+        """Seconds that every plan with these folds needs at least for what it reads, writes and contracts.
+
+        Cutting a kernel never removes a contraction, so that one kernel for everything has the fewest.
+        """
+        if folds not in self._least:
+            leaf_of = {**{view: leaf for fold in folds for view, leaf in self._views(fold).items()}, **self._inputs}
+            must = [t for t in self.program.inputs if not self._computable_without(t.name, frozenset(leaf_of))]
+            moved = sum(tensor_bytes(t, self.sizes) for t in (*must, *(o.tensor for o in self.program.outputs)))
+            view = View(self.table, frozenset(leaf_of), self._readings)
+            found = bodies(view, self.table.roots, leaf_of, self.sizes, self.limits.bodies)
+            flops = 0 if found.cut_off else min((_dot_flops(v, self.sizes) for v in found.values), default=0)
+            rate = max(self.target.pointwise_flops_per_s, *self.target.dot_flops_per_s.values())
+            self._least[folds] = max(moved / self.target.dram_bytes_per_s, flops / rate)
+        return self._least[folds]
+
+    def _computable_without(self, name: str, readable: frozenset[int]) -> bool:
+        """Whether some plan computes the outputs from readable classes without this input."""
+        mine = {cls for cls, leaf in self._inputs.items() if leaf.name == name}
+        known = {c for c in self._reachable if (c in readable and c not in mine) or self._view.constant(c)}
+        waiting = [c for c in self._reachable if c not in known and c not in mine]
+        grown = True
+        while grown:
+            found = [c for c in waiting if any(known.issuperset(n.args) for n in self.table.nodes(c))]
+            known.update(found)
+            waiting = [c for c in waiting if c not in known]
+            grown = bool(found)
+        return known.issuperset(self.table.roots)
+
+    def _list_groupings(self) -> tuple[Roots, ...]:
         """Ways to group the outputs into kernels: together, apart, then what lies between."""
         outputs = tuple(range(len(self.table.roots)))
         apart = tuple((i,) for i in outputs)
-        found: dict[tuple[tuple[int, ...], ...], None] = {(outputs,): None, apart: None} if outputs else {(): None}
+        found: dict[Roots, None] = {(outputs,): None, apart: None} if outputs else {(): None}
         for grouping in itertools.islice(_partitions(outputs), self.limits.groupings):
             if len(found) < self.limits.groupings:
                 found[grouping] = None
-        self.dropped["limit: groupings of outputs"] += _number_of_partitions(len(outputs)) - len(found)
+        self._dropped["limit: groupings of outputs"] += _number_of_partitions(len(outputs)) - len(found)
         return tuple(found)
-
-    # ------------------------------------------------------------------------------------------ cuts
-
-    def _cut_sets(self) -> Iterator[tuple[int, ...]]:
-        """Sets of stored classes, cheapest first, made only as they are asked for."""
-        candidates = sorted(self.candidates(), key=self._cut_cost)
-        costs = [self._cut_cost(c) for c in candidates]
-        most = min(self.limits.stored, len(candidates))
-        possible = sum(math.comb(len(candidates), n) for n in range(most + 1))
-        heap: list[tuple[float, tuple[int, ...]]] = [(0.0, ())]
-        for _ in range(min(possible, self.limits.cut_sets)):
-            cost, chosen = heapq.heappop(heap)
-            yield tuple(sorted(candidates[i] for i in chosen))
-            following = chosen[-1] + 1 if chosen else 0
-            if following == len(candidates):
-                continue
-            if len(chosen) < most:
-                heapq.heappush(heap, (cost + costs[following], (*chosen, following)))
-            if chosen:
-                heapq.heappush(heap, (cost - costs[following - 1] + costs[following], (*chosen[:-1], following)))
-        self.dropped["limit: sets of stored tensors"] += max(0, possible - self.limits.cut_sets)
-
-    def _cut_cost(self, cls: int) -> float:
-        """Seconds that storing a class and reading it again costs at least."""
-        moved = tensor_bytes(self._tensor(cls), self.sizes)
-        dram_s = 2 * moved / self.target.dram_bytes_per_s if moved > self.target.l2_bytes else 0.0
-        return self.target.launch_s + dram_s + 2 * moved / self.target.l2_bytes_per_s
-
-    def candidates(self) -> tuple[int, ...]:
-        """Classes worth storing: reductions below them, no larger than the program's tensors, chain ends."""
-        reasons = {cls: self._unstorable(cls) for cls in self._reachable if not self._given(cls)}
-        self.dropped.update(reason for reason in reasons.values() if reason)
-        found = [c for c, reason in reasons.items() if not reason and self._chain_end(c, reasons)]
-        kept: dict[int, None] = {}
-        copies: set[int] = set()
-        # Of classes that are one tensor under copies of its axes, the one with the plainest axes is stored.
-        for cls in sorted(found, key=lambda c: (sum(a.copy for a in self.table.free(c)), c)):
-            if cls not in copies:
-                kept[cls] = None
-                copies.update(self._views(cls))
-        return tuple(kept)
-
-    def _given(self, cls: int) -> bool:
-        """Whether a class is in memory in every plan: an input, a constant, an output."""
-        return self._view.terminal(cls) or cls in self.table.roots
-
-    def _unstorable(self, cls: int) -> str:
-        """The limit that keeps a class from being stored; empty if there is none."""
-        value = self.table.representative(cls)
-        tensors = (*self.program.inputs, *(o.tensor for o in self.program.outputs))
-        if not any(n.op in REDUCTIONS for n in walk([value])):
-            return "limit: intermediate without a reduction"
-        if elements(self.table.free(cls), self.sizes) > max(elements(t.named_axes, self.sizes) for t in tensors):
-            return "limit: intermediate larger than every input and output"
-        return "limit: scaled value stored between kernels" if carries_scale(value) else ""
-
-    def _chain_end(self, cls: int, reasons: Mapping[int, str]) -> bool:
-        """Whether storing a class is more than storing the one that all its users compute from it.
-
-        Where its only user applies a unary operator or a constant, that one is as large, can be stored too (or is
-        an output) and saves work.
-        """
-        users = self._users.get(cls, ())
-        only = {user for user, _ in users}
-        if len(only) != 1 or not all(self._view.constant(o) for _, others in users for o in others):
-            return bool(only)
-        (user,) = only
-        same = self.table.free(user) == self.table.free(cls)
-        return not same or bool(reasons.get(user, ""))
-
-    def _all_users(self) -> Mapping[int, list[tuple[int, tuple[int, ...]]]]:
-        """For each class, the classes computed from it and the other operands."""
-        users: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
-        for user in self._reachable:
-            for node in self.table.nodes(user):
-                for i, argument in enumerate(node.args):
-                    if argument != user:
-                        others = node.args[:i] + node.args[i + 1 :]
-                        users.setdefault(argument, []).append((user, others))
-        return users
 
     # ------------------------------------------------------------------------------------------ kernels
 
-    def _kernels(self, cuts: tuple[int, ...], roots: tuple[tuple[int, ...], ...]) -> Iterator[tuple[Kernel, ...]]:
+    def _kernels(self, cuts: CutSet, roots: Roots) -> Iterator[tuple[Kernel, ...]]:
         """The plans that store exactly these classes, outputs grouped into kernels as given."""
+        stored = (*cuts.folds, *cuts.stored)
         outputs = dict.fromkeys(r for r in self.table.roots if not self._view.terminal(r))
-        targets = [*((c,) for c in cuts), *(tuple(self.table.roots[i] for i in group) for group in roots)]
-        stored = frozenset((*cuts, *outputs))
-        writer = {cls: i for i, cls in enumerate(cuts)}
+        targets = [*((c,) for c in stored), *(tuple(self.table.roots[i] for i in group) for group in roots)]
+        writer = {cls: i for i, cls in enumerate(stored)}
         # Of outputs that are equal the first one is what other kernels read.
         first = {self.table.roots.index(cls): cls for cls in outputs}
-        writer |= {first[o]: len(cuts) + i for i, group in enumerate(roots) for o in group if o in first}
-        options: list[list[tuple[frozenset[int], tuple[Expr, ...]]]] = []
-        for target in targets:
-            below = frozenset[int]().union(*(self._classes_below(t) for t in target))
-            others = sorted(c for c in stored - set(target) if not below.isdisjoint(self._views(c)))
-            most = min(len(others), self.limits.reads)
-            self.dropped["limit: stored tensors read by one kernel"] += 2 ** len(others) - sum(
-                math.comb(len(others), n) for n in range(most + 1)
-            )
-            options.append(
-                [
-                    (frozenset(read), values)
-                    for n in range(most + 1)
-                    for read in itertools.combinations(others, n)
-                    for values in self._bodies_of(target, frozenset(read))
-                ]
-            )
-        for choice in itertools.product(*options):
-            order = _order(writer, [reads for reads, _ in choice])
-            read = frozenset[int]().union(*(reads for reads, _ in choice))
-            if order is None or not set(cuts) <= read:
+        writer |= {first[o]: len(stored) + i for i, group in enumerate(roots) for o in group if o in first}
+        readable = [self._readable(target, (*stored, *outputs)) for target in targets]
+        for reads in itertools.product(*readable):
+            order = _order(writer, reads)
+            if order is None or not frozenset[int]().union(*reads).issuperset(stored):
                 continue
-            yield self._assemble(targets, roots, len(cuts), [choice[i][1] for i in range(len(choice))], order)
+            pairs = zip(targets, reads, strict=True)
+            options = [self._bodies_of(target, read, fold=target[0] in cuts.folds) for target, read in pairs]
+            found = math.prod(map(len, options))
+            for values in itertools.islice(_by_rank(options), self.limits.per_cut_set):
+                yield self._assemble(targets, roots, len(stored), values, order)
+            self._dropped["deferred: plans of one set of stored tensors"] += max(0, found - self.limits.per_cut_set)
+
+    def _readable(self, target: tuple[int, ...], stored: tuple[int, ...]) -> list[frozenset[int]]:
+        """The sets of stored classes that the kernel of these classes may read."""
+        below = 0
+        for cls in target:
+            below |= self._readings.below(cls)
+        others = sorted(c for c in set(stored) - set(target) if any(below >> view & 1 for view in self._views(c)))
+        most = min(len(others), self.limits.reads)
+        self._dropped["limit: stored tensors read by one kernel"] += 2 ** len(others) - sum(
+            math.comb(len(others), n) for n in range(most + 1)
+        )
+        return [frozenset(read) for n in range(most + 1) for read in itertools.combinations(others, n)]
 
     def _views(self, cls: int) -> dict[int, Expr]:
         """The leaves that read a stored class, under its own axes and under copies of them (``h[i]``, ``h[j]``)."""
         if cls not in self._copies:
-            value, tensor = self.table.representative(cls), self._tensor(cls)
+            value, tensor = self._representative(cls), self._tensor(cls)
             found = {cls: tensor.read()}
             axes = tensor.named_axes
             choices = [[a for a in self._axes if a.base == axis.base] for axis in axes]
@@ -221,27 +243,24 @@ class Planner:
             self._copies[cls] = found
         return self._copies[cls]
 
-    def _classes_below(self, cls: int) -> frozenset[int]:
-        """Every class that some computation of a class can go through."""
-        if cls not in self._below:
-            self._below[cls] = frozenset(_reachable(self._view, (cls,)))
-        return self._below[cls]
-
-    def _bodies_of(self, target: tuple[int, ...], read: frozenset[int]) -> tuple[tuple[Expr, ...], ...]:
-        """Bodies that compute the target classes and use every stored class in ``read``."""
+    def _bodies_of(self, target: tuple[int, ...], read: frozenset[int], *, fold: bool) -> tuple[tuple[Expr, ...], ...]:
+        """Bodies that compute the target classes and use every stored class in ``read``; a fold's read constants."""
         key = (target, read)
         if key not in self._bodies:
             stored = {view: leaf for c in sorted(read) for view, leaf in self._views(c).items()}
             leaf_of = {**{c: leaf for c, leaf in stored.items() if c not in target}, **self._inputs}
-            view = View(self.table, frozenset(leaf_of))
+            view = View(self.table, frozenset(leaf_of), self._readings)
             found = bodies(view, target, leaf_of, self.sizes, self.limits.bodies)
-            self.dropped["dominated"] += found.dominated
-            self.dropped["limit: bodies of one kernel"] += found.cut_off
-            self.dropped.update(view.dropped)
+            self._dropped["dominated"] += found.dominated
+            self._dropped["limit: bodies of one kernel"] += found.cut_off
             needed = {self._tensor(c).name for c in read}
             used = tuple(v for v in found.values if needed <= _names(v))
             self._bodies[key] = Bodies(used, found.dominated, found.cut_off)
-        return self._bodies[key].values
+        found = self._bodies[key].values
+        if not fold:
+            return found
+        constant = {t.name for t in self.program.inputs if t.constant} | {self._tensor(c).name for c in read}
+        return tuple(values for values in found if _names(values) <= constant)
 
     def _assemble(
         self,
@@ -259,7 +278,7 @@ class Planner:
                 tensor = self._tensor(cls)
                 narrow = tensor.name in in_dots
                 stored = self._narrowed(tensor) if narrow else tensor
-                stores = (Store(stored, values[i][0], self.table.representative(cls)),)
+                stores = (Store(stored, values[i][0], self._representative(cls)),)
             else:
                 outputs = [self.program.outputs[o] for o in roots[i - cuts]]
                 stores = tuple(Store(o.tensor, v, o.value) for o, v in zip(outputs, values[i], strict=True))
@@ -284,9 +303,14 @@ class Planner:
                 axes = sorted(self.table.free(cls), key=lambda a: (self._axis_order[a.base], a.key))
                 dtype = DType.FP64 if any(t.dtype is DType.FP64 for t in given) else DType.FP32
                 name = _unused(f"t{cls}", {t.name for t in given})
-                finite = self.table.representative(cls).finite
-                self._tensors[cls] = Tensor(name, tuple(axes), dtype, finite=finite)
+                finite = self._representative(cls).finite
+                self._tensors[cls] = Tensor(name, tuple(axes), dtype, self._cuts.folds(cls), finite)
         return self._tensors[cls]
+
+    def _representative(self, cls: int) -> Expr:
+        if cls not in self._representatives:
+            self._representatives[cls] = self.table.representative(cls)
+        return self._representatives[cls]
 
     def _input_leaves(self) -> dict[int, Expr]:
         """The class of every program input under every set of axes it is read by."""
@@ -327,18 +351,24 @@ def _names(values: Sequence[Expr]) -> frozenset[str]:
     return frozenset(n.name for n in walk(values) if n.op is Op.LEAF)
 
 
-def _only_in_dots(values: Sequence[Sequence[Expr]]) -> frozenset[str]:
+def _dot_flops(values: Sequence[Expr], sizes: Mapping[Axis, int]) -> int:
+    return sum(2 * elements(space, sizes) for node, space in operations(tuple(values)) if is_dot(node))
+
+
+def _only_in_dots(values: Sequence[tuple[Expr, ...]]) -> frozenset[str]:
     """Tensors whose every use is as a factor of a dot product."""
-    inside: set[str] = set()
-    outside: set[str] = set()
-    for roots in values:
-        contracted: set[Expr] = set()
-        for node in walk(roots):
-            if is_dot(node):
-                contracted.update(f for f in factors(reduction(node)[1]) if f.op is Op.LEAF)
-        inside |= {f.name for f in contracted}
-        outside |= _used_elsewhere(roots)
-    return frozenset(inside - outside)
+    used = [_uses(roots) for roots in values]
+    return frozenset[str]().union(*(inside for inside, _ in used)) - frozenset[str]().union(*(out for _, out in used))
+
+
+@lru_cache(maxsize=16_384)
+def _uses(roots: tuple[Expr, ...]) -> tuple[frozenset[str], frozenset[str]]:
+    """Tensors of one kernel that are factors of a dot product, and those with another use."""
+    contracted: set[Expr] = set()
+    for node in walk(roots):
+        if is_dot(node):
+            contracted.update(f for f in factors(reduction(node)[1]) if f.op is Op.LEAF)
+    return frozenset(f.name for f in contracted), frozenset(_used_elsewhere(roots))
 
 
 def _used_elsewhere(roots: Sequence[Expr]) -> set[str]:
@@ -385,12 +415,21 @@ def _unused(name: str, taken: Collection[str]) -> str:
     return next(n for n in itertools.chain((name,), numbered) if n not in taken)
 
 
+def _by_rank(options: Sequence[Sequence[tuple[Expr, ...]]]) -> Iterator[tuple[tuple[Expr, ...], ...]]:
+    """Every choice of one body per kernel, those first that are early in their lists."""
+    for total in range(sum(len(o) - 1 for o in options) + 1):
+        for ranks in itertools.product(*(range(min(len(o), total + 1)) for o in options)):
+            if sum(ranks) == total:
+                yield tuple(o[r] for o, r in zip(options, ranks, strict=True))
+
+
 def _order(writer: Mapping[int, int], reads: Sequence[frozenset[int]]) -> list[int] | None:
     """Kernels in an order in which each reads what was stored before, None if there is none."""
-    graph: nx.DiGraph[int] = nx.DiGraph()
-    graph.add_nodes_from(range(len(reads)))
-    graph.add_edges_from((writer[c], i) for i, needed in enumerate(reads) for c in sorted(needed))
-    try:
-        return list(nx.lexicographical_topological_sort(graph))
-    except nx.NetworkXUnfeasible:
-        return None
+    waits = [{writer[c] for c in needed} for needed in reads]
+    order: list[int] = []
+    while len(order) < len(waits):
+        able = next((i for i, before in enumerate(waits) if i not in order and before.issubset(order)), None)
+        if able is None:
+            return None
+        order.append(able)
+    return order

@@ -9,8 +9,10 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
+
+import networkx as nx
 
 from sgraph.axis import Axis, ordered
 from sgraph.expr import REDUCTIONS, Attr, Op, const, leaves
@@ -38,31 +40,109 @@ class Definition:
     """The reduced axes, all of a chain; empty for other operators."""
     operands: tuple[Flat, ...]
     """Each operand as a product of atoms."""
+    atoms: tuple[int, ...] = field(init=False, compare=False, repr=False)
+    """Every atom it needs."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "atoms", tuple(dict.fromkeys(itertools.chain.from_iterable(self.operands))))
+
+
+class Readings:
+    """What reading one table has found so far: shared by the views of it, whatever each of them may read.
+
+    How a class can be computed depends on those readable classes alone that lie below it, so that a finding made
+    for one set of stored tensors serves every other set that agrees there.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self.table = table
+        self.dropped: Counter[str] = Counter()
+        """Definitions set aside, by reason: each once, however many views meet it."""
+        self.flats: dict[tuple[int, int], tuple[Flat, ...]] = {}
+        self.definitions: dict[tuple[int, int], tuple[Definition, ...]] = {}
+        self._constant: dict[int, bool] = {}
+        self._below = _below(table)
+        self._contracts: bool | None = None
 
     @property
-    def atoms(self) -> tuple[int, ...]:
-        """Every atom it needs."""
-        return tuple(dict.fromkeys(itertools.chain.from_iterable(self.operands)))
+    def contracts(self) -> bool:
+        """Whether any sum of the table may have two or more operands with axes of their own."""
+        if self._contracts is None:
+            view = View(self.table, frozenset(), self)
+            sums = [n for cls in self._below for n in self.table.nodes(cls) if n.op is Op.SUM]
+            # Sums merge: any of them may come to bind the axes of all.
+            axes = frozenset(n.attr for n in sums if isinstance(n.attr, Axis))
+            flats = (flat for n in sums for flat in view.flats(n.args[0]))
+            self._contracts = any(len(widest_spans(map(self.table.free, flat), axes)) > 1 for flat in flats)
+        return self._contracts
+
+    def below(self, cls: int) -> int:
+        """The class and all that some computation of it can go through, as a set of bits."""
+        return self._below.get(cls, 1 << cls)
+
+    def constant(self, cls: int) -> bool:
+        """Whether a class is a known number or extent."""
+        if cls not in self._constant:
+            self._constant[cls] = not self.table.free(cls) and not leaves([self.table.representative(cls)])
+        return self._constant[cls]
+
+
+def widest_spans(free: Iterable[frozenset[Axis]], axes: frozenset[Axis]) -> list[frozenset[Axis]]:
+    """The axis sets of those factors of a sum over ``axes`` that no other factor's axes include, each once.
+
+    Two of them make a contraction of two operands: work for tensor cores.
+    """
+    spans = list(dict.fromkeys(f for f in free if f & axes))
+    return [f for f in spans if not any(f < g for g in spans)]
+
+
+def _below(table: Table) -> dict[int, int]:
+    """For every class that a root can go through, the classes below it as bits."""
+    graph: nx.DiGraph[int] = nx.DiGraph()
+    stack = list(table.roots)
+    while stack:
+        cls = stack.pop()
+        if cls in graph and graph.nodes[cls]:
+            continue
+        graph.add_node(cls, seen=True)
+        needed = dict.fromkeys(a for node in table.nodes(cls) for a in node.args)
+        graph.add_edges_from((cls, a) for a in needed)
+        stack.extend(needed)
+    found: dict[int, int] = {}
+    # Tarjan's algorithm yields components operands first; the classes of one component reach one another.
+    for component in nx.strongly_connected_components(graph):
+        bits = 0
+        for cls in component:
+            bits |= 1 << cls
+            for a in graph.successors(cls):
+                bits |= 0 if a in component else found[a]
+        found.update(dict.fromkeys(component, bits))
+    return found
 
 
 class View:
     """Definitions of classes, given the set of classes that can be read from memory."""
 
-    def __init__(self, table: Table, readable: frozenset[int]) -> None:
+    def __init__(self, table: Table, readable: frozenset[int], readings: Readings | None = None) -> None:
         self.table = table
         self.readable = readable
         """Classes that are never computed here: inputs and stored tensors."""
-        self.dropped: Counter[str] = Counter()
-        """Definitions set aside, by reason."""
-        self._flats: dict[int, tuple[Flat, ...]] = {}
-        self._definitions: dict[int, tuple[Definition, ...]] = {}
-        self._constant: dict[int, bool] = {}
+        self.readings = readings or Readings(table)
+        """Shared with other views of the table."""
+        self._bits = sum(1 << cls for cls in readable)
+
+    @property
+    def dropped(self) -> Counter[str]:
+        """Definitions set aside by this view and those it shares its readings with, by reason."""
+        return self.readings.dropped
+
+    def _key(self, cls: int) -> tuple[int, int]:
+        """What the ways to compute a class depend on."""
+        return cls, self._bits & self.readings.below(cls)
 
     def constant(self, cls: int) -> bool:
         """Whether a class is a known number or extent: nothing is loaded for it."""
-        if cls not in self._constant:
-            self._constant[cls] = not self.table.free(cls) and not leaves([self.table.representative(cls)])
-        return self._constant[cls]
+        return self.readings.constant(cls)
 
     def terminal(self, cls: int) -> bool:
         """Whether a class needs no definition."""
@@ -72,9 +152,10 @@ class View:
         """Every way to read a class as a product of atoms, down to readable classes."""
         if self.terminal(cls):
             return ((cls,),)
-        if cls not in self._flats:
+        key = self._key(cls)
+        if key not in self.readings.flats:
             self._flatten(cls)
-        return self._flats[cls]
+        return self.readings.flats[key]
 
     def _flatten(self, root: int) -> None:
         """Read the products below a class, factors first. A product that contains its own class adds nothing."""
@@ -88,12 +169,13 @@ class View:
                 done[cls] = self._products(cls, done)
             elif cls in entered:
                 cyclic = cyclic or cls not in done
-            elif not self.terminal(cls) and cls not in self._flats:
+            elif not self.terminal(cls) and self._key(cls) not in self.readings.flats:
                 entered.add(cls)
                 stack.append((cls, True))
                 stack.extend((a, False) for n in self.table.nodes(cls) if n.op is Op.MUL for a in n.args if a != cls)
         # Inside a cycle only the class that was asked for is complete: the others lack what goes through it.
-        self._flats.update({root: done[root]} if cyclic else done)
+        complete = {root: done[root]} if cyclic else done
+        self.readings.flats.update({self._key(cls): flats for cls, flats in complete.items()})
 
     def _products(self, cls: int, done: Mapping[int, tuple[Flat, ...]]) -> tuple[Flat, ...]:
         found: dict[Flat, None] = {}
@@ -112,16 +194,18 @@ class View:
         """The flats of a factor; the number 1 contributes none."""
         if self.terminal(cls):
             return ((),) if self.constant(cls) and self.table.representative(cls) is const(1) else ((cls,),)
-        return self._flats.get(cls, done.get(cls, ()))
+        known = self.readings.flats.get(self._key(cls))
+        return done.get(cls, ()) if known is None else known
 
     def definitions(self, cls: int) -> tuple[Definition, ...]:
         """Every definition of an atom that is no product, reductions merged over axis sets."""
-        if cls not in self._definitions:
+        key = self._key(cls)
+        if key not in self.readings.definitions:
             found: dict[Definition, None] = {}
             for definition in itertools.chain(self._reductions(cls), self._pointwise(cls)):
                 found[definition] = None
-            self._definitions[cls] = tuple(sorted(found, key=_definition_key))
-        return self._definitions[cls]
+            self.readings.definitions[key] = tuple(sorted(found, key=_definition_key))
+        return self.readings.definitions[key]
 
     def _pointwise(self, cls: int) -> Iterable[Definition]:
         for node in self.table.nodes(cls):
@@ -184,8 +268,7 @@ class View:
         free = [self.table.free(a) for a in operand]
         if any(not f & axes for f in free) or not axes <= frozenset[Axis]().union(*free):
             return "factor inside"
-        widest = [f for f in free if not any(f < g for g in free)]
-        groups = list(dict.fromkeys(widest))
+        groups = widest_spans(free, axes)
         if len(groups) == 1:
             return "plain"
         if len(groups) > 2:

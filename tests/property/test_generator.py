@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from unittest import mock
 
 import numpy as np
@@ -14,15 +15,17 @@ from hypothesis import strategies as st
 
 from rewrites.saturate import saturate
 from sgraph import dags, roles
+from sgraph import generate as generating
 from sgraph.axis import Axis
 from sgraph.bounds import kernel_estimate, lower_bound
+from sgraph.cuts import Cuts
 from sgraph.evaluate import evaluate_program, evaluate_sgraph
 from sgraph.execute import execute
 from sgraph.expr import Expr, call, exp, leaves, make, recip, sum_over
 from sgraph.feasibility import violated
 from sgraph.generate import Search, SearchLimits, generate
 from sgraph.ir import Kernel, SGraph, Store
-from sgraph.plans import PlanLimits, Planner
+from sgraph.plans import PlanLimits
 from sgraph.program import Program
 from sgraph.table import Table
 from sgraph.view import View
@@ -199,7 +202,7 @@ def test_schedules_of_every_listed_family_compute_the_program(name: str) -> None
 
 # ------------------------------------------------------------------------------------------- pruning rules
 
-_unstorable = Planner._unstorable  # pyright: ignore[reportPrivateUsage]
+_unstorable = Cuts._unstorable  # pyright: ignore[reportPrivateUsage]
 
 
 def always(answer: object) -> Callable[..., object]:
@@ -209,21 +212,29 @@ def always(answer: object) -> Callable[..., object]:
     return rule
 
 
-def any_size(planner: Planner, cls: int) -> str:
-    reason = _unstorable(planner, cls)
+def any_size(cuts: Cuts, cls: int) -> str:
+    reason = _unstorable(cuts, cls)
     return "" if "larger than" in reason or "without a reduction" in reason else reason
 
 
-def keep_all(found: list[tuple[Expr, ...]], sizes: Mapping[Axis, int]) -> tuple[list[tuple[Expr, ...]], int]:
-    return found, 0
+def keep_all(
+    found: Mapping[tuple[Expr, ...], dags.Work], sizes: Mapping[Axis, int]
+) -> tuple[list[tuple[Expr, ...]], int]:
+    return list(found), 0
 
 
-RULES: Mapping[str, tuple[object, str, Callable[..., object]]] = {
-    "one contraction, nothing to factor out": (View, "_contraction", always("plain")),
-    "dominated bodies": (dags, "_pareto", keep_all),
-    "chains are stored at their end": (Planner, "_chain_end", always(True)),
-    "what is worth storing": (Planner, "_unstorable", any_size),
-    "one trip": (roles._Facts, "one_trip", always(False)),  # pyright: ignore[reportPrivateUsage]
+_SEARCH = dags._Search  # pyright: ignore[reportPrivateUsage]
+_LISTING = generating._Listing  # pyright: ignore[reportPrivateUsage]
+Patch = tuple[object, str, Callable[..., object]]
+
+RULES: Mapping[str, tuple[Patch, ...]] = {
+    "one contraction, nothing to factor out": ((View, "_contraction", always("plain")),),
+    "dominated bodies": ((dags, "_pareto", keep_all), (_SEARCH, "_given_up", always(False))),
+    "bodies given up half-way": ((_SEARCH, "_given_up", always(False)),),
+    "chains are stored at their end": ((Cuts, "_chain_end", always(True)),),
+    "what is worth storing": ((Cuts, "_unstorable", any_size),),
+    "one trip": ((roles._Facts, "one_trip", always(False)),),  # pyright: ignore[reportPrivateUsage]
+    "plans whose bound is too high": ((_LISTING, "full", always("")),),
 }
 """Every rule that sets something aside without a limit's name, and what takes its place when it is off."""
 
@@ -236,7 +247,9 @@ def best_without(rule: str, p: Program) -> tuple[float, float]:
     """The best estimate with every rule on, and with one off."""
     limits = SearchLimits(PlanLimits(stored=1), families=1)
     on, table = searched(p, limits)
-    with mock.patch.object(*RULES[rule]):
+    with ExitStack() as patches:
+        for patch in RULES[rule]:
+            patches.enter_context(mock.patch.object(*patch))
         off = generate(p, table, H200, sizes_of(p), limits)
     return best(on), best(off)
 

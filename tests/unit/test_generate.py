@@ -153,8 +153,8 @@ def test_limits_are_counted() -> None:
     limits = SearchLimits(PlanLimits(stored=1, cut_sets=2), families=3)
     found = search(rmsnorm_linear(LARGE), limits)
     assert len(found.families) == 3
-    assert found.dropped["limit: sets of stored tensors"] > 0
-    assert found.dropped["limit: families"] > 0
+    assert found.dropped["deferred: sets of stored tensors beyond the effort"] > 0
+    assert found.dropped["deferred: families beyond the effort"] > 0
 
 
 def test_attention_is_found_online_and_split_over_keys() -> None:
@@ -355,7 +355,12 @@ def test_an_input_that_is_never_read_is_not_compulsory() -> None:
 def test_a_limit_on_families_keeps_the_best() -> None:
     every, few = search(lora(LARGE)), search(lora(LARGE), SearchLimits(families=10))
     assert [f.estimate_s for f in few.families] == [f.estimate_s for f in every.families[:10]]
-    assert few.dropped["limit: families"] == len(every.families) - 10
+    assert few.dropped["deferred: families beyond the effort"] > 0
+    assert few.dropped["deferred: plans that no listed family need fear"] > 0
+    assert few.next_bound_s is not None
+    listed = {f.graph for f in few.families}
+    assert all(f.bound_s >= few.next_bound_s for f in every.families if f.graph not in listed)
+    assert every.next_bound_s is None
 
 
 def test_estimates_never_decrease_down_the_list() -> None:
