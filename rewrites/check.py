@@ -239,7 +239,7 @@ def _applied(op: Op, values: list[Real], attr: object) -> Real:
             return _number(attr.numerator) / _number(attr.denominator)
         case Op.NEG_INF, _:
             return _number("-inf")
-        case Op.ADD, (a, b) if not all(low):
+        case Op.ADD, (a, b):
             return a + b
         case Op.EXP, (a,):
             return cast(Real, mpmath.exp(a))
@@ -263,7 +263,7 @@ def _applied(op: Op, values: list[Real], attr: object) -> Real:
             return _number(a <= b)
         case Op.EQ, (a, b):
             return _number(a == b)
-        case ((Op.ADD | Op.RECIP | Op.SQRT | Op.LOG), _):
+        case ((Op.RECIP | Op.SQRT | Op.LOG), _):
             raise _UndefinedValue
         case _:
             raise TypeError(f"{op.value} does not occur in rules")

@@ -76,9 +76,9 @@ def _declarations() -> list[str]:
         inputs = ["i64"] * (op in WITH_ATTRIBUTE) + ["T"] * ARITY[op]
         lines.append(f"(constructor {name} ({' '.join(inputs)}) T)")
     lines.append("(function free (T) i64 :merge (& old new))")
-    lines += [f"(relation {name} (T))" for name in ("Positive", "Nonnegative", "Finite")]
-    lines += ["(relation Nonempty (i64))", "(relation Root (i64 T))", "(ruleset analysis)", "(ruleset rewriting)"]
-    return lines
+    lines += [f"(relation {name} (T))" for name in ("Positive", "Nonnegative", "Finite", "Factor")]
+    lines += ["(relation Nonempty (i64))", "(relation MaybeEmpty (i64))", "(relation Root (i64 T))"]
+    return [*lines, "(ruleset analysis)", "(ruleset rewriting)"]
 
 
 def _free_rules() -> list[str]:
@@ -115,6 +115,7 @@ _SIGNS: Final = (
     ("(= c (Exp a))", "(Nonnegative c)"),
     ("(= c (Exp a)) (Finite a)", "(Positive c)"),
     ("(= c (Mul a a))", "(Nonnegative c)"),
+    ("(= c (Mul a (Mul a b))) (Nonnegative b)", "(Nonnegative c)"),
     ("(= c (Add a b)) (Positive a) (Nonnegative b)", "(Positive c)"),
     ("(= c (Add a b)) (Nonnegative a) (Positive b)", "(Positive c)"),
     ("(= c (Add a b)) (Nonnegative a) (Nonnegative b)", "(Nonnegative c)"),
@@ -144,9 +145,39 @@ _SIGNS: Final = (
 """Sign and finiteness of a class from one of its nodes, as in ``sgraph.expr``."""
 
 
+def _factor_rules() -> list[str]:
+    """Which classes count as one factor of a product (``Rule.single``).
+
+    Not a sum from which a factor can be taken, nor the reciprocal of a product: taken apart they give the same
+    products, and with every way to take them apart half-way a table would be many times larger. Those that the
+    values are written with do count (``encode``), so that they can be stored and read as they are.
+    ``common`` is the set of axes that every factor of a class varies over.
+    """
+    lines = ["(function common (T) i64 :merge (& old new))"]
+    for name, op in CONSTRUCTORS.items():
+        inputs = ["k"] * (op in WITH_ATTRIBUTE) + [f"x{i}" for i in range(ARITY[op])]
+        node = f"(= c {_call(name, inputs)})"
+        if op is Op.MUL:
+            facts, action = f"{node} (= f0 (common x0)) (= f1 (common x1))", "(set (common c) (& f0 f1))"
+            lines.append(f"(rule ({facts}) ({action}) :ruleset analysis)")
+            continue
+        lines.append(f"(rule ({node} (= f (free c))) ((set (common c) f)) :ruleset analysis)")
+        match op:
+            case Op.SUM:
+                lines.append(f"(rule ({node} (= k (& k (common x0)))) ((Factor c)) :ruleset analysis)")
+                lines.append(f"(rule ({node} (MaybeEmpty k)) ((Factor c)) :ruleset analysis)")
+            case Op.RECIP:
+                lines.append(f"(rule ({node} (Factor x0)) ((Factor c)) :ruleset analysis)")
+            case _:
+                lines.append(f"(rule ({node}) ((Factor c)) :ruleset analysis)")
+    scalar = f"(= c ({SCALAR} n))"
+    lines.append(f"(rule ({scalar} (= f (free c))) ((set (common c) f) (Factor c)) :ruleset analysis)")
+    return lines
+
+
 def preamble(rules: Sequence[Rule]) -> str:
     """Declarations, analysis and rewrites: the part of a program that does not depend on the values."""
-    lines = _declarations() + _free_rules()
+    lines = _declarations() + _free_rules() + _factor_rules()
     lines += [f"(rule ({facts}) ({action}) :ruleset analysis)" for facts, action in _SIGNS]
     lines += [line for rule in rules for line in rule_lines(rule)]
     return "\n".join(lines)
@@ -175,7 +206,7 @@ def rule_lines(rule: Rule) -> list[str]:
                 where=str(rule),
                 do="give the rule one direction only, or mention every variable on the matched side",
             )
-        guard = " ".join(_guard(c) for c in rule.when)
+        guard = " ".join([*(_guard(c) for c in rule.when), *(f"(Factor of_{v})" for v in rule.single)])
         when = f" :when ({guard})" if guard else ""
         lines.append(f"(rewrite {_pattern(left)} {_pattern(right)}{when} :ruleset rewriting)")
     return lines
@@ -336,8 +367,7 @@ def encode(values: Sequence[Expr], seeds: Sequence[tuple[int, Expr]]) -> tuple[s
     lines += [f"(Root {i} {name[value]})" for i, value in enumerate(collapsed)]
     lines += [f"(union {name[collapsed[i]]} {name[seed]})" for i, seed in collapsed_seeds]
     for axis, bit in encoding.axes.items():
-        if nonempty(axis):
-            lines.append(f"(Nonempty {bit})")
+        lines.append(f"({'Nonempty' if nonempty(axis) else 'MaybeEmpty'} {bit})")
         if axis != axis.base and not axis.level:
             lines.append(f"(union (Extent {bit}) (Extent {encoding.axes[axis.base]}))")
     return "\n".join(lines), encoding
@@ -368,6 +398,8 @@ def _define(roots: Sequence[Expr], encoding: Encoding, lines: list[str]) -> dict
         lines.append(f"(let {name[part]} {text})")
         if part in hidden or part.op is Op.LEAF:
             lines += _stated_facts(part, name[part], encoding)
+        if part.op is not Op.MUL:
+            lines.append(f"(Factor {name[part]})")
     return name
 
 

@@ -109,8 +109,7 @@ class _Encoder:
             case Op.NEG_INF, _:
                 return _Value(z3.BoolVal(True), z3.BoolVal(True), z3.RealVal(0))
             case Op.ADD, (a, b):
-                defined = z3.And(a.defined, b.defined, z3.Not(z3.And(a.low, b.low)))
-                return _Value(_bool(defined), _bool(z3.Or(a.low, b.low)), _arith(a.real + b.real))
+                return _Value(_bool(z3.And(a.defined, b.defined)), _bool(z3.Or(a.low, b.low)), _arith(a.real + b.real))
             case Op.MAX2, (a, b):
                 return _larger(a, b)
             case Op.EXP, (a,):

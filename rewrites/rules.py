@@ -111,6 +111,9 @@ class Rule:
     """Paper and section, or ``elementary``."""
     both_ways: bool = False
     """Whether the right side is also replaced by the left."""
+    single: tuple[Variable, ...] = ()
+    """Variables that match a single factor only, never a product. The rule is right without; but where products are
+    taken apart one factor at a time, n factors have n * 2^n nodes instead of 3^n, and the same classes."""
 
     def __str__(self) -> str:
         arrow = "<->" if self.both_ways else "->"
@@ -250,8 +253,10 @@ _SPORES = "Wang et al., SPORES, PVLDB 13(11) 2020, section 3"
 _SEMIRING = "Aji and McEliece, The Generalized Distributive Law, IEEE Trans. Inf. Theory 46(2) 2000, section II"
 
 RULES: Final[tuple[Rule, ...]] = (
-    Rule("mul-comm", _a * _b, _b * _a),
-    Rule("mul-assoc", _a * (_b * _c), (_a * _b) * _c, both_ways=True),
+    # Products become combs, one factor times the rest, with every factor in front.
+    Rule("mul-comm", _a * _b, _b * _a, single=(_b,)),
+    Rule("mul-assoc", (_a * _b) * _c, _a * (_b * _c), single=(_a,)),
+    Rule("mul-swap", _a * (_b * _c), _b * (_a * _c), single=(_a, _b)),
     Rule("add-comm", _a + _b, _b + _a),
     Rule("add-assoc", _a + (_b + _c), (_a + _b) + _c, both_ways=True),
     # 1 * -inf is undefined: minus infinity may not be multiplied.
@@ -265,23 +270,24 @@ RULES: Final[tuple[Rule, ...]] = (
         (not_free(_k, _a), nonempty(_k)),
         _SPORES,
         both_ways=True,
+        single=(_a,),
     ),
     Rule("sum-constant", _sum(_k, _a), extent_of(_k) * _a, (not_free(_k, _a), nonempty(_k)), _SPORES),
     Rule("sum-swap", _sum(_j, _sum(_k, _a)), _sum(_k, _sum(_j, _a)), (), _SPORES),
     Rule("sum-add", _sum(_k, _a + _b), _sum(_k, _a) + _sum(_k, _b), (), _SPORES, both_ways=True),
-    # exp(-inf) * exp(-inf) = 0, but -inf + -inf is undefined; one finite side is enough.
-    Rule("exp-add", _exp(_a + _b), _exp(_a) * _exp(_b), (finite(_a),), both_ways=True),
+    # -inf + -inf is -inf, and exp(-inf) * exp(-inf) is 0.
+    Rule("exp-add", _exp(_a + _b), _exp(_a) * _exp(_b), both_ways=True),
     Rule("exp-negate", _exp(_minus_one * _a), _recip(_exp(_a))),
-    Rule("recip-mul", _recip(_a * _b), _recip(_a) * _recip(_b), both_ways=True),
+    Rule("recip-mul", _recip(_a * _b), _recip(_a) * _recip(_b), both_ways=True, single=(_a,)),
     Rule("recip-recip", _recip(_recip(_a)), _a, (positive(_a),)),
-    Rule("sqrt-mul", _sqrt(_a * _b), _sqrt(_a) * _sqrt(_b), (nonnegative(_a), nonnegative(_b))),
+    Rule("sqrt-mul", _sqrt(_a * _b), _sqrt(_a) * _sqrt(_b), (nonnegative(_a), nonnegative(_b)), single=(_a,)),
     Rule("max-constant", _max(_k, _a), _a, (not_free(_k, _a), nonempty(_k))),
     Rule("max-swap", _max(_j, _max(_k, _a)), _max(_k, _max(_j, _a))),
     Rule(
         "max-add",
         _max(_k, _a + _b),
         _a + _max(_k, _b),
-        (not_free(_k, _a), nonempty(_k), finite(_a)),
+        (not_free(_k, _a), nonempty(_k)),
         _SEMIRING,
         both_ways=True,
     ),
@@ -292,6 +298,7 @@ RULES: Final[tuple[Rule, ...]] = (
         (not_free(_k, _a), nonempty(_k), nonnegative(_a), finite(_b)),
         _SEMIRING,
         both_ways=True,
+        single=(_a,),
     ),
 )
 """The grading-preserving tier: what saturation runs by default."""

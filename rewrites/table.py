@@ -4,20 +4,24 @@ A class holds every way known to compute one value; a node is one way, an operat
 generator lists its choices from here. What the table does not hold is not thereby unequal.
 
 Class numbers are dense, start at the roots and are the same in every process. Products and sums are stored
-once per unordered pair of operands: multiplication and addition commute. Bound axes are not renamed, so
+once per unordered pair of operands: multiplication and addition commute. A product of many factors is held as combs,
+each factor times the rest, not in every association. Bound axes are not renamed, so
 ``lookup`` finds an expression only under the axis copies that the saturated values use.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from sgraph.axis import Axis
 from sgraph.expr import Attr, Expr, Op, Sign, make, walk
 
 COMMUTATIVE = frozenset({Op.ADD, Op.MUL})
+LARGEST_LOOKUP: Final = 64
+"""Factors that a class is taken apart into when an expression is looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +125,64 @@ class Table:
 
     def lookup(self, value: Expr, /) -> int | None:
         """The class of an expression, None if the table does not hold it."""
-        from rewrites.language import collapse
+        from rewrites.language import collapse, scalars
 
-        found: dict[Expr, int] = {}
         collapsed = collapse(value)
+        whole = scalars([collapsed])
+        found: dict[Expr, int] = {}
+        factors: dict[Expr, tuple[int, ...]] = {}
         for part in walk([collapsed]):
-            if not all(a in found for a in part.args):
-                continue
-            cls = self._index.get(node(part.op, part.attr, (found[a] for a in part.args)))
+            if part.op is Op.MUL and part not in whole:
+                if all(a in factors for a in part.args):
+                    factors[part] = tuple(f for a in part.args for f in factors[a])
+                    cls = self._product(part, factors[part], found)
+                else:
+                    cls = None
+            elif all(a in found for a in part.args):
+                cls = self._index.get(node(part.op, part.attr, (found[a] for a in part.args)))
+            else:
+                cls = None
             if cls is not None:
                 found[part] = cls
+                factors.setdefault(part, (cls,))
         return found.get(collapsed)
+
+    def _product(self, part: Expr, factors: Sequence[int], found: Mapping[Expr, int]) -> int | None:
+        """The class of a product: as it is written, as one factor after the other times the rest, or with the factors
+        themselves taken apart, since a sum with a factor left inside need not be listed in every product.
+        """
+        if all(a in found for a in part.args):
+            cls = self._index.get(node(Op.MUL, None, (found[a] for a in part.args)))
+            if cls is not None:
+                return cls
+        cls = self._folded(factors)
+        return cls if cls is not None else self._folded([c for f in factors for c in self._apart(f)])
+
+    def _folded(self, factors: Sequence[int]) -> int | None:
+        """The class of a product of classes, each in turn times those after it."""
+        *others, cls = factors
+        for factor in reversed(others):
+            product = self._index.get(node(Op.MUL, None, (factor, cls)))
+            if product is None:
+                return None
+            cls = product
+        return cls
+
+    def _apart(self, cls: int) -> Sequence[int]:
+        """The factors of a class by its first products; the class itself if there is no end to them."""
+        out: list[int] = []
+        stack = [cls]
+        while stack:
+            current = stack.pop()
+            products = (n for n in self.all_nodes[current] if n.op is Op.MUL and current not in n.args)
+            entry = next(products, None)
+            if entry is None:
+                out.append(current)
+            elif len(out) + len(stack) > LARGEST_LOOKUP:
+                return (cls,)
+            else:
+                stack.extend(entry.args)
+        return out
 
 
 def _smallest(all_nodes: Sequence[Sequence[Node]]) -> tuple[Node, ...]:

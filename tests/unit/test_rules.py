@@ -75,7 +75,7 @@ def test_variables_come_in_order_of_appearance() -> None:
 
 def test_a_rule_becomes_guarded_rewrites_one_per_direction() -> None:
     out, back = rule_lines(rule_named("sum-factor"))
-    guard = ":when ((= 0 (& axis_k (free of_a))) (Nonempty axis_k)) :ruleset rewriting)"
+    guard = ":when ((= 0 (& axis_k (free of_a))) (Nonempty axis_k) (Factor of_a)) :ruleset rewriting)"
     assert out == f"(rewrite (Sum axis_k (Mul of_a of_b)) (Mul of_a (Sum axis_k of_b)) {guard}"
     assert back == f"(rewrite (Mul of_a (Sum axis_k of_b)) (Sum axis_k (Mul of_a of_b)) {guard}"
 

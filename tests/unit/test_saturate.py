@@ -78,11 +78,11 @@ def fingerprint(table: Table) -> str:
 
 def test_the_node_limit_gives_a_smaller_sound_table() -> None:
     whole = saturate([wide(6)])
-    cut = saturate([wide(6)], limits=Limits(e_nodes=200))
+    cut = saturate([wide(6)], limits=Limits(e_nodes=120))
     assert not whole.truncated
     assert cut.truncated
     assert cut.steps < whole.steps
-    assert cut.e_nodes <= 200 < whole.e_nodes
+    assert cut.e_nodes <= 120 < whole.e_nodes
     assert cut.lookup(wide(6)) == cut.roots[0]
     assert audit(cut).passed
 

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from math import comb
 
 import pytest
 
@@ -198,7 +199,7 @@ def test_masks_keep_minus_infinity_apart() -> None:
     table = saturate([exp(masked) * w, exp(x + masked)])
     assert table.lookup(exp(masked) * exp(x)) == table.roots[1], "one of the two is finite"
     both = saturate([exp(masked + leaf("bias", [k], finite=False))])
-    assert both.lookup(exp(masked) * exp(leaf("bias", [k], finite=False))) is None
+    assert both.lookup(exp(masked) * exp(leaf("bias", [k], finite=False))) == both.roots[0]
     assert audit(table).passed
     assert audit(both).passed
 
@@ -311,4 +312,17 @@ def test_a_product_of_many_factors_is_complete() -> None:
     factors = [leaf(f"t{i}", [m]) for i in range(6)]
     table = saturate([product(factors)])
     assert table.classes == 2**6 - 1, "one class per non-empty subset"
+    combs = sum(size * comb(6, size) for size in range(3, 7)) + comb(6, 2) + 6
+    assert table.e_nodes == combs, "each factor in front of the rest, and nothing else"
+    left, right = factors[:3], factors[3:]
+    assert table.lookup(product(left) * product(right)) == 0, "products are found in any association"
+
+
+def test_a_sum_with_a_factor_left_inside_is_found_in_products() -> None:
+    u, v, y = leaf("u", [m]), leaf("v", [m]), leaf("y", [m, n])
+    value = y * sum_over(k, u * v * x * w)
+    table = saturate([value])
+    for inside, outside in ((u, v), (v, u)):
+        assert table.lookup(y * outside * sum_over(k, inside * x * w)) == 0
+        assert table.lookup(y * sum_over(k, inside * x * w)) == table.lookup(y * inside * sum_over(k, x * w))
     assert audit(table).passed
