@@ -18,6 +18,7 @@ from autotune.offline import CompileFailure, Meta, Resources
 from autotune.parameters import KernelParameters, Parameters, candidates, default_parameters
 from autotune.resources import violated
 from autotune.study import Dimension, Rejected, minimise
+from sgraph import border
 from sgraph.axis import Axis
 from sgraph.generate import Family
 from sgraph.ir import Kernel, SGraph
@@ -209,10 +210,17 @@ class Tuner:
         assert last is not None
         return last
 
+    def _size(self, axis: Axis) -> int:
+        """The extent of an axis; its own where the program does not read it whole."""
+        if axis.base not in self.sizes and isinstance(axis.extent, int):
+            return axis.extent
+        return self.sizes[axis.base]
+
     def _job(self, family: Family, source: str, parameters: Parameters) -> CompileJob:
         program = family.graph.program
         arguments = tuple(
-            Meta(tuple(1 if a is None else self.sizes[a.base] for a in t.axes), t.dtype.value) for t in program.inputs
+            Meta(tuple(1 if a is None else self._size(a) for a in t.axes), t.dtype.value)
+            for t in border.parameters(program)
         )
         return CompileJob(source, self.target.architecture, arguments, parameters.to_config(), program.name)
 

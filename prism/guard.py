@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sgraph.axis import Size
-from sgraph.program import Program
+from sgraph.border import parameters
+from sgraph.program import Program, Tensor
 
 if TYPE_CHECKING:
     import torch
@@ -45,24 +46,25 @@ def misfit(program: Program, inputs: tuple[object, ...]) -> str | None:
 
     from verify.inputs import torch_dtype
 
-    if len(inputs) != len(program.inputs):
-        return f"{len(inputs)} inputs given, {len(program.inputs)} expected"
+    expected = parameters(program)
+    if len(inputs) != len(expected):
+        return f"{len(inputs)} inputs given, {len(expected)} expected"
     symbols: dict[str, int] = {}
-    for tensor, given in zip(program.inputs, inputs, strict=True):
+    for tensor, given in zip(expected, inputs, strict=True):
         if not isinstance(given, torch.Tensor):
             return f"{tensor.name} is a {type(given).__name__}, not a tensor"
         if given.dtype != torch_dtype(tensor.dtype):
             return f"{tensor.name} is {given.dtype}, {tensor.dtype.value} expected"
         if given.requires_grad and torch.is_grad_enabled():
             return f"{tensor.name} requires a gradient, which kernels do not give"
-        wrong = _wrong_shape(program, tensor.name, given, symbols)
+        wrong = _wrong_shape(tensor, given, symbols)
         if wrong is not None:
             return wrong
     return None
 
 
-def _wrong_shape(program: Program, name: str, given: torch.Tensor, symbols: dict[str, int]) -> str | None:
-    axes = program.tensor(name).axes
+def _wrong_shape(tensor: Tensor, given: torch.Tensor, symbols: dict[str, int]) -> str | None:
+    name, axes = tensor.name, tensor.axes
     if given.dim() != len(axes):
         return f"{name} has {given.dim()} dimensions, {len(axes)} expected"
     for axis, size in zip(axes, given.shape, strict=True):

@@ -17,7 +17,7 @@ from prism.frontend import capture
 from prism.modules import state_of, with_state
 from sgraph.axis import Axis, Extent, Size, ordered
 from sgraph.errors import InputError
-from sgraph.expr import Expr, Op, walk
+from sgraph.expr import Expr, Op, rebuild, walk
 from sgraph.program import Program
 
 if TYPE_CHECKING:
@@ -175,13 +175,18 @@ def _described(tensor: torch.Tensor) -> str:
 
 
 def _taken_apart(value: Expr, tags: tuple[str, ...]) -> tuple[Expr, Expr]:
-    """The two sides of ``maximum(first + tag, second + tag)``."""
-    assert value.op is Op.MAX2, f"{value} is no pair"
-    sides: list[Expr] = []
-    for side, tag in zip(value.args, tags, strict=True):
-        assert side.op is Op.ADD and side.args[1].op is Op.LEAF and side.args[1].name == tag, f"{side} has no {tag}"
-        sides.append(side.args[0])
-    return sides[0], sides[1]
+    """The two sides of ``maximum(first + tag, second + tag)``, which may stand in each branch of a choice."""
+    pairs = [node for node in walk([value]) if _is_pair(node, tags)]
+    assert pairs, f"{value} is no pair"
+    left, right = (rebuild(value, {pair: pair.args[side].args[0] for pair in pairs}) for side in (0, 1))
+    return left, right
+
+
+def _is_pair(node: Expr, tags: tuple[str, ...]) -> bool:
+    return node.op is Op.MAX2 and all(
+        side.op is Op.ADD and side.args[1].op is Op.LEAF and side.args[1].name == tag
+        for side, tag in zip(node.args, tags, strict=True)
+    )
 
 
 def _example_sizes(program: Program, examples: Mapping[str, torch.Tensor], sizes: Sizes) -> dict[str, int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final, assert_never
 
 from sgraph.axis import Axis, Extent, Size
+from sgraph.border import merge_text, view_text
 from sgraph.expr import Expr, Op, leaves, reduction, walk
 from sgraph.ir import Kernel, Role, SGraph
 from sgraph.program import Program, Tensor
@@ -243,11 +244,22 @@ def tensor_text(tensor: Tensor) -> str:
 def program_text(p: Program) -> str:
     """Inputs with axes, element types and flags, outputs as equations, extents and facts."""
     lines = [f"program {p.name}" + (f"  ({p.source})" if p.source else "")]
-    lines += [f"  input   {tensor_text(t)}" for t in p.inputs]
+    lines += [f"  takes   {tensor_text(t)}" for t in (p.border.parameters if p.border is not None else ())]
+    lines += [f"  input   {tensor_text(t)}{view}" for t, view in zip(p.inputs, view_texts(p), strict=True)]
     lines += [f"  output  {_equation(o.tensor, o.value, '          ')}" for o in p.outputs]
+    if p.border is not None:
+        merged = ((o.tensor.name, m) for o, m in zip(p.outputs, p.border.merges, strict=True))
+        lines += [f"  returns {merge_text(name, merge)}" for name, merge in merged]
     lines += [f"  axis    {a}: {extent_text(a.extent)}" for a in p.axes]
     lines += [f"  fact    {fact}" for fact in p.facts]
     return "\n".join(lines)
+
+
+def view_texts(p: Program) -> list[str]:
+    """How each input lies in what the function takes, as text behind it; empty where that is the same."""
+    if p.border is None:
+        return [""] * len(p.inputs)
+    return [f" = {view_text(v)}" if v.steps else "" for v in p.border.views]
 
 
 def _equation(tensor: Tensor, value: Expr, margin: str) -> str:

@@ -74,19 +74,65 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Narrow:
+    """Some indices of one dimension."""
+
+    dim: int
+    """Which dimension, counted when the step is taken."""
+    start: int
+    """The first index; a negative one counts from the end."""
+    length: int
+    """How many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One dimension as several, in row-major order."""
+
+    dim: int
+    """Which dimension, counted when the step is taken."""
+    sizes: tuple[int, ...]
+    """Their extents."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a program's input lies in what the function takes: steps that never copy."""
+
+    parameter: str
+    """Name of the tensor that the function takes."""
+    steps: tuple[Narrow | Split, ...] = ()
+    """Taken in order; none where the input is the whole tensor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Border:
+    """What the function takes and returns, where its tensors have other dimensions than the program's."""
+
+    parameters: tuple[Tensor, ...]
+    """The tensors that the function takes, in order, with an axis of their own for dimensions that are viewed."""
+    views: tuple[View, ...]
+    """One for each input of the program."""
+    merges: tuple[tuple[int, ...], ...]
+    """For each output, how many of its dimensions each dimension of the function's result merges."""
+
+
+@dataclass(frozen=True, slots=True)
 class Program:
     """A subgraph as a set of equations: outputs as expressions over the inputs."""
 
     name: str
     """Name of the captured function."""
     inputs: tuple[Tensor, ...]
-    """In the order of the function's parameters."""
+    """In the order of the function's parameters; of one parameter there may be several views."""
     outputs: tuple[Output, ...]
     """In the order of the function's results."""
     source: str = ""
     """Where it was captured from, ``file:line``."""
     facts: tuple[str, ...] = field(default=())
     """What capture assumed, in words (a lifted constant, a declared sign)."""
+    border: Border | None = None
+    """What the function takes and returns; None where that is what the program reads and computes (``border``)."""
 
     def tensor(self, name: str) -> Tensor:
         """The input or output with this name.

@@ -16,7 +16,7 @@ from typing import Final
 from sgraph.axis import Axis, Extent, Size
 from sgraph.expr import CONDITIONS, REDUCTIONS, Expr, Op, Read, const, walk
 from sgraph.ir import Kernel, SGraph, Store
-from sgraph.program import Program, Tensor
+from sgraph.program import Border, Narrow, Program, Split, Tensor
 
 CONSTRUCTORS: Final[dict[str, tuple[str, ...]]] = {
     "sgraph.axis": ("Axis", "Size"),
@@ -42,7 +42,7 @@ CONSTRUCTORS: Final[dict[str, tuple[str, ...]]] = {
         "where",
     ),
     "sgraph.ir": ("Kernel", "Role", "SGraph", "Store"),
-    "sgraph.program": ("DType", "Output", "Program", "Tensor"),
+    "sgraph.program": ("Border", "DType", "Narrow", "Output", "Program", "Split", "Tensor", "View"),
 }
 """Everything the source may call or name, by module. The reader allows these and nothing else."""
 
@@ -211,7 +211,17 @@ class _Writer:
         outputs = _tuple(_call("Output", self.tensor(o.tensor), self.expr(o.value)) for o in p.outputs)
         source = [f"source={quoted(p.source)}"] * bool(p.source)
         facts = [f"facts={_tuple(map(quoted, p.facts))}"] * bool(p.facts)
-        return _call("Program", quoted(p.name), inputs, outputs, *source, *facts)
+        border = [f"border={self._border(p.border)}"] if p.border is not None else []
+        return _call("Program", quoted(p.name), inputs, outputs, *source, *facts, *border)
+
+    def _border(self, border: Border) -> str:
+        parameters = _tuple(map(self.tensor, border.parameters))
+        views = _tuple(
+            _call("View", quoted(v.parameter), *([_tuple(map(_step, v.steps))] if v.steps else []))
+            for v in border.views
+        )
+        merges = _tuple(_tuple(map(str, merge)) for merge in border.merges)
+        return self._bind("border", "", _call("Border", parameters, views, merges))
 
     def sgraph(self, g: SGraph) -> str:
         """The constructor call of an sGraph."""
@@ -256,6 +266,12 @@ def quoted(text: str) -> str:
 
 def _within(term: tuple[str, int], rank: int) -> str:
     return f"({term[0]})" if term[1] < rank else term[0]
+
+
+def _step(step: Narrow | Split) -> str:
+    if isinstance(step, Narrow):
+        return _call("Narrow", str(step.dim), str(step.start), str(step.length))
+    return _call("Split", str(step.dim), _tuple(map(str, step.sizes)))
 
 
 def _suggestion(node: Expr) -> tuple[str, str]:

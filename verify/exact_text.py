@@ -113,17 +113,23 @@ class Text:
             self._module_statement(statement)
 
     def launch(self, arguments: Sequence[Any], config: Any) -> tuple[Any, ...]:
-        """Call ``launch``.
+        """Call ``launch``, or ``launch_views`` where inputs are views of what ``launch`` takes.
 
         Raises:
             KernelCheckFailed: the launcher refuses, or the text breaks a rule while it runs.
             UnsupportedOperator: the text uses what has no meaning here.
         """
-        function = self.globals.get("launch")
+        function = self.globals.get("launch_views", self.globals.get("launch"))
         if not isinstance(function, Function) or function.is_kernel:
             raise KernelCheckFailed("the text has no function called launch")
         result = self._call(function, arguments, {"config": config}, function.node)
         return result if isinstance(result, tuple) else (result,)
+
+    def strings(self) -> frozenset[str]:
+        """Every string in the functions that are no kernels: the entries of tables that they read."""
+        hosts = (f.node for f in self.globals.values() if isinstance(f, Function) and not f.is_kernel)
+        nodes = (node for host in hosts for node in ast.walk(host))
+        return frozenset(n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str))
 
     # --------------------------------------------------------------------------------------------------- errors
 

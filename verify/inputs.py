@@ -12,6 +12,7 @@ from typing import Final
 import torch
 
 from sgraph.axis import Axis, Size
+from sgraph.border import parameters, pinned
 from sgraph.errors import InputError
 from sgraph.program import DType, Program, Tensor
 
@@ -62,13 +63,19 @@ def resolve_sizes(program: Program, given: Mapping[str, int] | None = None, *, o
         InputError: an axis is unknown, or a size violates what the program declares of it.
     """
     given = dict(given or {})
-    tensors = (*program.inputs, *(o.tensor for o in program.outputs))
+    tensors = (*parameters(program), *program.inputs, *(o.tensor for o in program.outputs))
     axes = {a.name: a.base for t in tensors for a in t.named_axes}
     unknown = sorted(set(given) - set(axes))
     if unknown:
         raise InputError(
             f"size given for axis {unknown[0]!r}, which {program.name} does not have",
             do=f"one of {', '.join(sorted(axes))}",
+        )
+    fixed = sorted(name for name in pinned(program) & set(given) if given[name] != axes[name].extent)
+    if fixed:
+        raise InputError(
+            f"size given for axis {fixed[0]!r}, whose extent {axes[fixed[0]].extent} is written in a view of an input",
+            do="leave it out",
         )
     chosen: dict[str, int] = {}
     symbols: dict[str, int] = {}
@@ -106,7 +113,14 @@ def _check_size(axis: Axis, size: int) -> None:
 
 def shape_of(tensor: Tensor, sizes: Mapping[str, int]) -> tuple[int, ...]:
     """The shape of a tensor at these sizes; a dimension without an axis has extent 1."""
-    return tuple(1 if a is None else sizes[a.name] for a in tensor.axes)
+    return tuple(1 if a is None else size_at(a, sizes) for a in tensor.axes)
+
+
+def size_at(axis: Axis, sizes: Mapping[str, int]) -> int:
+    """The extent of an axis at these sizes; its own where no input has it."""
+    if axis.name not in sizes and isinstance(axis.extent, int):
+        return axis.extent
+    return sizes[axis.name]
 
 
 def make_inputs(
@@ -118,7 +132,7 @@ def make_inputs(
     dtype: DType | None = None,
     device: str = "cpu",
 ) -> tuple[torch.Tensor, ...]:
-    """Inputs in the program's order. The same arguments give the same numbers on every device.
+    """What the program's function takes, in order. The same arguments give the same numbers on every device.
 
     Args:
         program: Whose inputs.
@@ -130,8 +144,8 @@ def make_inputs(
     """
     generator = torch.Generator().manual_seed(seed)
     made: list[torch.Tensor] = []
-    leading = next((t.name for t in program.inputs if _drawn(t)), "")
-    for tensor in program.inputs:
+    leading = next((t.name for t in parameters(program) if _drawn(t)), "")
+    for tensor in parameters(program):
         shape = shape_of(tensor, sizes)
         kind = dtype if dtype is not None and is_float(tensor.dtype) else tensor.dtype
         if not is_float(kind):

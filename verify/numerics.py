@@ -26,8 +26,9 @@ from typing import Final, Literal
 
 import torch
 
+from sgraph.border import parameters, result_shape, viewed
 from sgraph.program import DType, Program, Tensor
-from verify.inputs import HOSTILE, Distribution, is_float, make_inputs, resolve_sizes, shape_of, torch_dtype
+from verify.inputs import HOSTILE, Distribution, is_float, make_inputs, resolve_sizes, size_at, torch_dtype
 
 Mode = Literal["contract", "float32"]
 EAGER_FACTOR: Final = 2.0
@@ -176,7 +177,8 @@ class Prepared:
         """Evaluate the reference on these inputs, in float64 and in its own types."""
         sizes = {
             axis.name: int(size)
-            for tensor, given in zip(program.inputs, inputs, strict=True)
+            for tensors, all_given in ((parameters(program), inputs), (program.inputs, viewed(program, inputs)))
+            for tensor, given in zip(tensors, all_given, strict=True)
             for axis, size in zip(tensor.axes, given.shape, strict=True)
             if axis is not None
         }
@@ -185,15 +187,20 @@ class Prepared:
             eager = _outputs(reference(*(t.clone() for t in inputs)))
         return cls(program, tuple(inputs), sizes, tuple(exact), tuple(eager), dtype, mode)
 
+    @property
+    def _shapes(self) -> list[tuple[int, ...]]:
+        """The shape of each result."""
+        return [result_shape(self.program, o, lambda a: size_at(a, self.sizes)) for o in self.program.outputs]
+
     def check_once(self, run: Callable[..., object]) -> tuple[float, Failure | None]:
         """The worst error of one run over its bound, and the first failure."""
         tensors = [o.tensor for o in self.program.outputs]
         kinds = [self.dtype if self.dtype is not None and is_float(t.dtype) else t.dtype for t in tensors]
         with torch.no_grad(), _exact_products():
             given = [t.clone() for t in self.inputs]
-            _poison([shape_of(t, self.sizes) for t in tensors], kinds, self.inputs)
+            _poison(self._shapes, kinds, self.inputs)
             got = _outputs(run(*given))
-        wrong = _changed(self.program, self.inputs, given) or _misshapen(tensors, kinds, got, self.sizes, self.inputs)
+        wrong = _changed(self.program, self.inputs, given) or _misshapen(tensors, kinds, got, self._shapes, self.inputs)
         if wrong is not None:
             return float("inf"), wrong
         worst, first = 0.0, None
@@ -234,7 +241,7 @@ def _exact_products() -> Generator[None]:
 
 
 def _changed(program: Program, before: Sequence[torch.Tensor], after: Sequence[torch.Tensor]) -> Failure | None:
-    for tensor, old, new in zip(program.inputs, before, after, strict=True):
+    for tensor, old, new in zip(parameters(program), before, after, strict=True):
         if not bool(((old == new) | (old.isnan() & new.isnan())).all()):
             return Failure(tensor.name, f"the kernel changed its input {tensor.name}")
     return None
@@ -244,13 +251,13 @@ def _misshapen(
     tensors: Sequence[Tensor],
     kinds: Sequence[DType],
     got: Sequence[torch.Tensor],
-    sizes: Mapping[str, int],
+    shapes: Sequence[tuple[int, ...]],
     inputs: Sequence[torch.Tensor],
 ) -> Failure | None:
     if len(got) != len(tensors):
         return Failure("", f"{len(got)} tensors returned, {len(tensors)} expected")
-    for tensor, kind, result in zip(tensors, kinds, got, strict=True):
-        shape, dtype = shape_of(tensor, sizes), torch_dtype(kind)
+    for tensor, kind, result, shape in zip(tensors, kinds, got, shapes, strict=True):
+        dtype = torch_dtype(kind)
         if tuple(result.shape) != shape:
             return Failure(tensor.name, f"{tensor.name} has shape {tuple(result.shape)}, {shape} expected")
         if result.dtype != dtype:

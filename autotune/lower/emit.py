@@ -12,10 +12,11 @@ from autotune.layout import layout_of
 from autotune.lower.arguments import Partials
 from autotune.lower.format import formatted
 from autotune.lower.kernel import EmittedFunction, emit_phase
-from autotune.lower.launcher import EmittedKernel, launcher_lines
-from autotune.lower.names import FileNames
+from autotune.lower.launcher import EmittedKernel, launcher_lines, take_lines, taking_lines
+from autotune.lower.names import FileNames, identifier
 from autotune.lower.tiles import is_wide
 from autotune.parameters import Parameters, default_parameters
+from sgraph import border
 from sgraph.axis import Size, largest
 from sgraph.ir import Kernel, SGraph
 from sgraph.printer import program_text
@@ -67,6 +68,9 @@ def lower(
         result="torch.Tensor" if len(graph.program.outputs) == 1 else "tuple[torch.Tensor, ...]",
         summary=_summary(graph, names),
         launcher=launcher_lines(graph, kernels, names),
+        takes=take_lines(graph.program),
+        taken=[f"{identifier(t.name)}: torch.Tensor" for t in border.parameters(graph.program)],
+        taking=taking_lines(graph.program),
     )
     return f'"""{_docstring(graph, header or {})}\n"""\n\n{formatted(text)}'
 

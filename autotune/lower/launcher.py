@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from autotune.layout import Layout, LoweringLimit
 from autotune.lower.arguments import Partials
 from autotune.lower.kernel import EmittedFunction
-from autotune.lower.names import FileNames
+from autotune.lower.names import FileNames, identifier
 from autotune.lower.tiles import MOST_CELLS, is_wide
 from sgraph.axis import Axis, Size
+from sgraph.border import merge_text, pinned, view_text
 from sgraph.expr import Expr
 from sgraph.ir import Kernel, SGraph
-from sgraph.program import Tensor
+from sgraph.program import Program, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,36 @@ def launcher_lines(graph: SGraph, kernels: Sequence[EmittedKernel], names: FileN
     guard = f"with torch.cuda.device_of({names.tensor[program.inputs[0].name]}):  # does nothing for other devices"
     results = ", ".join(names.tensor[o.tensor.name] for o in program.outputs)
     return [*lines, guard, *(f"    {line}" for line in launches), f"return {results}"]
+
+
+def take_lines(program: Program) -> list[str]:
+    """The table of what ``launch`` takes where the program's inputs are views of it; else nothing."""
+    if program.border is None:
+        return []
+    fixed = pinned(program)
+    lines: list[str] = []
+    for tensor in program.border.parameters:
+        dims = ["1" if a is None else str(a.extent) if a.name in fixed else f'"{a}"' for a in tensor.axes]
+        lines.append(f'"{identifier(tensor.name)}": {_tuple(dims) if dims else "()"},')
+    return lines
+
+
+def taking_lines(program: Program) -> list[str]:
+    """The body of ``launch`` where the program's inputs are views of what it takes; else nothing."""
+    if program.border is None:
+        return []
+    names = [identifier(t.name) for t in program.border.parameters]
+    views = [view_text(v, identifier(v.parameter)) for v in program.border.views]
+    results = [f"result_{i}" for i in range(len(program.outputs))] if len(program.outputs) > 1 else ["result"]
+    merged = [merge_text(r, m) for r, m in zip(results, program.border.merges, strict=True)]
+    return [
+        f"_check_taken({{{', '.join(f'{chr(34)}{n}{chr(34)}: {n}' for n in names)}}})",
+        f"{', '.join(results)} = launch_views(",
+        *(f"    {view}," for view in views),
+        "    config=config,",
+        ")",
+        f"return {', '.join(merged)}",
+    ]
 
 
 def _input_table(graph: SGraph, names: FileNames) -> str:

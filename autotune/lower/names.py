@@ -13,9 +13,20 @@ from sgraph.expr import Expr, Op, factors, reduction
 from sgraph.ir import SGraph
 
 RESERVED: Final = frozenset(
-    {*dir(builtins), "torch", "triton", "tl", "launch", "config", "sizes", "device", "tuned"}
+    {*dir(builtins), "torch", "triton", "tl", "launch", "launch_views", "config", "sizes", "device", "tuned"}
     | {"pid", "cell", "steps", "band", "rows", "tile", "SPLIT", "GROUP", "STAGES", "PRECISION"}
-    | {"CONFIG", "DTYPES", "SHAPES", "SYMBOLS", "WIDE", "_sizes", "_check_span", "_configuration"}
+    | {
+        "CONFIG",
+        "DTYPES",
+        "SHAPES",
+        "SYMBOLS",
+        "WIDE",
+        "TAKES",
+        "_sizes",
+        "_check_taken",
+        "_check_span",
+        "_configuration",
+    }
 )
 """Names that the emitted text uses for itself."""
 HINTS: Final = {

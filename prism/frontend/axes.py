@@ -9,6 +9,9 @@ A dimension is a row-major tuple of axes: none for static extent 1, several wher
 splits the axis class that the dimension belongs to. A split is exact and concerns the whole class: every dimension
 of it, in every tensor, then has the finer axes. Two ways to split one class are reconciled by their common
 refinement (8 x 4 and 4 x 8 by 4 x 2 x 4); where there is none (2 x 3 and 3 x 2), capture refuses.
+
+Some indices of a dimension (a slice, a chunk) are a dimension of their own; the same indices of two dimensions of one
+class are of one class too, so that the halves of what is read side by side run side by side.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import count
 
+from prism.frontend.sources import Sources
 from prism.frontend.trace import ONE, Product
 from sgraph.axis import Axis, Extent, Size
 from sgraph.errors import UnsupportedProgram
@@ -66,11 +70,15 @@ class Axes:
         """Source line of the operator that is being denoted: where a split comes from."""
         self.settled = False
         """Whether the axes are final."""
+        self.sources = Sources()
+        """What the program reads: the tensors that come in, and views of them."""
         self._parent: list[int] = []
         self._extent: list[Extent] = []
         self._parts: dict[int, tuple[int, int]] = {}
-        self._split_at: dict[int, str] = {}
+        self._ranges: dict[int, dict[tuple[int, int], int]] = {}
+        self._of_parts: list[int] = []
         self._names: dict[int, str] = {}
+        self._of_name: dict[str, int] = {}
         self._appeared: list[int] = []
         self._next = 0
 
@@ -138,6 +146,44 @@ class Axes:
             out.append(tuple(dim))
         return tuple(out) if not rest else None
 
+    def cut(self, dim: Dim, start: int, length: int) -> list[tuple[Axis, tuple[int, int] | None]] | None:
+        """Which indices of each axis of a dimension a part of it takes; None in place of all of them.
+
+        Nothing if the part is no block of the dimension's axes (a row and a half of a merged dimension).
+        """
+        rest = self.resolve(dim)
+        out: list[tuple[Axis, tuple[int, int] | None]] = []
+        while rest:
+            axis, *others = rest
+            if isinstance(axis.extent, Size) or not others:
+                out.append((axis, (start, length)))
+                return out if not others else None
+            if not all(isinstance(a.extent, int) for a in others):
+                return None
+            inner = size_of(tuple(others)).number
+            if start % inner == 0 and length % inner == 0:
+                out.append((axis, (start // inner, length // inner)))
+                return [*out, *((a, None) for a in others)]
+            if start // inner != (start + length - 1) // inner:
+                return None
+            out.append((axis, (start // inner, 1)))
+            start, rest = start % inner, tuple(others)
+        return out
+
+    def part(self, axis: Axis, start: int, length: int) -> Dim:
+        """The axes of some indices of an axis: the same for every dimension of its class."""
+        if length == 1:
+            return ()
+        if axis.extent == length:
+            return (axis,)
+        root = self._of_name[axis.name] if self.settled else self._root(int(axis.name))
+        known = self._ranges.setdefault(root, {})
+        if (start, length) not in known:
+            assert not self.settled, f"the second run takes {start}, {length} of {axis}, the first did not"
+            known[start, length] = self._new(length)
+            self._of_parts.append(known[start, length])
+        return self._expanded(known[start, length])
+
     def settle(self, inputs: Sequence[Sequence[Dim]], taken: Collection[str]) -> None:
         """Name the classes and start over.
 
@@ -147,7 +193,8 @@ class Axes:
         used = {name.lower() for name in taken}
         matrix = next((flat(dims) for dims in inputs if len(flat(dims)) >= 2), ())
         preferred = dict(zip((self._root(int(a.name)) for a in matrix[-2:]), ("m", "k"), strict=False))
-        roots = list(dict.fromkeys(self._root(int(a.name)) for n in self._appeared for a in self._expanded(n)))
+        appeared = [*self._appeared, *self._of_parts]
+        roots = list(dict.fromkeys(self._root(int(a.name)) for n in appeared for a in self._expanded(n)))
         for symbolic in (True, False):
             for root in roots:
                 extent = self._extent[root]
@@ -155,15 +202,12 @@ class Axes:
                     wish = (extent.name.lower(),) if isinstance(extent, Size) else (preferred.get(root, ""),)
                     self._names[root] = _free_name(wish, used)
                     used.add(self._names[root])
+        self._of_name = {name: root for root, name in self._names.items()}
         self.settled, self._next = True, 0
 
     def resolve(self, dim: Dim) -> Dim:
         """A dimension of the first run with the splits that have come since."""
         return dim if self.settled else flat(self._expanded(int(a.name)) for a in dim)
-
-    def split_line(self, axis: Axis) -> str:
-        """The source line that first split an axis of the first run."""
-        return self._split_at.get(self._root(int(axis.name)), "")
 
     def _new(self, extent: Extent) -> int:
         self._parent.append(len(self._parent))
@@ -207,13 +251,30 @@ class Axes:
         if self.settled or not isinstance(inner, int) or not isinstance(outer, int) or inner % outer:
             return False
         root = self._root(int(axis.name))
-        self._parts[root] = (self._new(outer), self._new(inner // outer))
-        self._split_at[root] = self.line
+        ranges = self._ranges.get(root, {})
+        width = inner // outer
+        if any(start % width + length > width and (start % width or length % width) for start, length in ranges):
+            return False
+        self._parts[root] = (self._new(outer), self._new(width))
+        for (start, length), number in list(ranges.items()):
+            finer = self.cut((axis,), start, length)
+            assert finer is not None
+            self.unify(
+                self._expanded(number),
+                flat((a,) if taken is None else self.part(a, *taken) for a, taken in finer),
+            )
         return True
 
     def _link(self, a: Axis, b: Axis) -> None:
         first, second = sorted((self._root(int(a.name)), self._root(int(b.name))))
+        if first == second:
+            return
         self._parent[second] = first
+        known = self._ranges.setdefault(first, {})
+        for taken, number in self._ranges.pop(second, {}).items():
+            if taken in known:
+                self.unify(self._expanded(known[taken]), self._expanded(number))
+            known.setdefault(taken, number)
 
 
 def _free_name(wishes: Iterable[str], used: Collection[str]) -> str:

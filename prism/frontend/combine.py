@@ -7,6 +7,7 @@ joined dimension as the sum of the parts' sums.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from itertools import accumulate
 from typing import Final, NoReturn, cast, overload
@@ -25,6 +26,7 @@ from sgraph.expr import (
     extent,
     index,
     leaves,
+    make,
     max_over,
     maximum,
     min_over,
@@ -34,6 +36,7 @@ from sgraph.expr import (
     rebuild,
     rename,
     sum_over,
+    walk,
     where,
 )
 
@@ -182,7 +185,7 @@ def join(axes: Axes, parts: Sequence[Tensorial], dimension: int) -> Tensorial:
         elif part.dimension == dimension:
             flattened.extend(part.parts)
         else:
-            _refuse(axes, "tensors that are themselves joined along another dimension are joined again")
+            flattened.append(whole(axes, part))
     for part in flattened[1:]:
         for number, (a, b) in enumerate(zip(flattened[0].dims, part.dims, strict=True)):
             if number != dimension:
@@ -191,9 +194,7 @@ def join(axes: Axes, parts: Sequence[Tensorial], dimension: int) -> Tensorial:
 
 
 def _join(axes: Axes, dimension: int, parts: Sequence[Tensorial]) -> Joined:
-    if any(isinstance(part, Joined) for part in parts):
-        _refuse(axes, "the result is joined along two dimensions at once")
-    return Joined(dimension, cast("tuple[Value, ...]", tuple(parts)))
+    return Joined(dimension, tuple(whole(axes, part) for part in parts))
 
 
 def _columns(
@@ -227,17 +228,20 @@ def _if_stacked(axes: Axes, operand: Tensorial) -> Tensorial:
 
 
 def whole(axes: Axes, value: Tensorial) -> Value:
-    """A tensor as one element over axes; stacked parts are told apart by their position.
+    """A tensor as one element over axes; equal parts are told apart by their position.
 
     Raises:
-        UnsupportedProgram: it is joined from parts that have axes of their own.
+        UnsupportedProgram: it is joined from parts of different sizes.
     """
     if isinstance(value, Value):
         return value
-    if any(length != ONE for length in value.lengths):
+    first = value.lengths[0]
+    if any(length != first or length.extent is None for length in value.lengths):
         _refuse(axes, f"the tensor joined from parts of {_text(value.lengths)} is used as one whole")
     new = axes.fresh(len(value.parts))
-    dims = tuple(new if i == value.dimension else () for i in range(value.rank))
+    # Equal parts: which one is an axis of its own, in front of those of the parts.
+    dims = tuple(new if i == value.dimension else () for i in range(value.rank + 1))
+    parts = [_with_unit(part, value.dimension) for part in value.parts]
 
     def pick(place: Expr, *elements: Expr) -> Expr:
         *others, last = elements
@@ -245,10 +249,15 @@ def whole(axes: Axes, value: Tensorial) -> Value:
             last = where(equal(place, const(number)), element, last)
         return last
 
-    place = Value(dims, position(new))
-    result = elementwise(axes, pick, place, *value.parts, boolean=value.boolean)
+    result = elementwise(axes, pick, Value(dims, position(new)), *parts, boolean=value.boolean)
     assert isinstance(result, Value)
-    return result
+    place = value.dimension
+    merged = result.dims[place] + result.dims[place + 1]
+    return Value((*result.dims[:place], merged, *result.dims[place + 2 :]), result.expr, result.boolean)
+
+
+def _with_unit(value: Value, place: int) -> Value:
+    return Value((*value.dims[:place], (), *value.dims[place:]), value.expr, value.boolean)
 
 
 def _pieces(axes: Axes, value: Value, dimension: int, joined: Joined) -> list[Value]:
@@ -259,19 +268,86 @@ def _pieces(axes: Axes, value: Value, dimension: int, joined: Joined) -> list[Va
         const(length.number) if not length.sizes else count(part, (joined.dimension,))
         for part, length in zip(joined.parts, lengths, strict=True)
     ]
-    starts = accumulate(sizes[:-1], lambda a, b: a + b, initial=const(0))
-    return [piece(axes, value, dimension, start, length) for start, length in zip(starts, lengths, strict=True)]
+    if any(length.sizes for length in lengths):
+        starts = list(accumulate(sizes[:-1], add, initial=const(0)))
+        return [piece(axes, value, dimension, start, length) for start, length in zip(starts, lengths, strict=True)]
+    numbers = accumulate((length.number for length in lengths[:-1]), initial=0)
+    return [piece(axes, value, dimension, start, length) for start, length in zip(numbers, lengths, strict=True)]
 
 
-def piece(axes: Axes, value: Value, dimension: int, start: Expr, length: Product) -> Value:
-    """The indices from ``start`` on of a dimension along which the element is a function of the position.
+def piece(axes: Axes, value: Value, dimension: int, start: Expr | int, length: Product) -> Value:
+    """Some indices of a dimension; a negative ``start`` counts from the end.
 
     Raises:
-        UnsupportedProgram: the element is read from an input at these indices; axes have no sub-ranges.
+        UnsupportedProgram: an input is read at these indices, and they are no fixed part of it.
     """
     dim = value.dims[dimension]
     if length == size_of(dim):
         return value
+    assert length.extent is not None
+    whole_size = size_of(dim)
+    taken: list[tuple[Axis, tuple[int, int] | None]] | None = None
+    if isinstance(start, int) and not length.sizes and dim:
+        begin = start + whole_size.number if start < 0 and not whole_size.sizes else start
+        taken = axes.cut(dim, begin, length.number)
+        if start == -1 and len(dim) == 1:
+            # Of the last index no number is needed, so that it is the last at any extent.
+            taken = [(dim[0], (-1, 1))]
+    if taken is None:
+        return _computed(axes, value, dimension, start, length)
+    new: list[Axis] = []
+    moved: list[_Moved] = []
+    others = [a for d in (*value.dims[:dimension], *value.dims[dimension + 1 :]) for a in d]
+    for axis, indices in taken:
+        if indices is None or indices == (0, axis.extent):
+            new.append(axis)
+            others.append(axis)
+            continue
+        part = distinct(axes.part(axis, *indices), (*others, *new))
+        new += part
+        moved.append(_Moved(axis, indices[0], indices[1], part))
+    dims = (*value.dims[:dimension], tuple(new), *value.dims[dimension + 1 :])
+    return Value(dims, _moved(axes, value.expr, moved) if axes.settled else value.expr, value.boolean)
+
+
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """Some indices of an axis."""
+
+    axis: Axis
+    start: int
+    length: int
+    part: Dim
+    """The axes that count them."""
+
+
+def _moved(axes: Axes, expr: Expr, parts: Sequence[_Moved]) -> Expr:
+    """``expr`` at some indices of some axes: inputs are read in views, positions are shifted."""
+    for part in parts:
+        expr = _moved_along(axes, expr, part)
+    return expr
+
+
+def _moved_along(axes: Axes, expr: Expr, part: _Moved) -> Expr:
+    if part.axis not in expr.free:
+        return expr
+    # Names that no axis has: they are bound nowhere, so nothing is captured between the steps.
+    old = Axis("<old>", part.axis.extent)
+    marks = {Axis(f"<new {i}>", a.extent): a for i, a in enumerate(part.part)}
+    expr = rename(expr, {part.axis: old})
+    start = const(part.start) if part.start >= 0 else extent(part.axis) + part.start
+    exchanged = {index(old): start + position(tuple(marks)) if marks else start}
+    own = tuple(axes.part(part.axis, part.start, part.length))
+    for read in leaves([expr]):
+        if old in read.axes:
+            narrow = axes.sources.narrowed(read, old, part.start, part.length, own, tuple(marks))
+            exchanged[read] = narrow
+    return rename(without_choice(rebuild(expr, exchanged)), marks)
+
+
+def _computed(axes: Axes, value: Value, dimension: int, start: Expr | int, length: Product) -> Value:
+    """Indices known only at call time, of a dimension along which the element is a function of the position."""
+    dim = value.dims[dimension]
     assert length.extent is not None
     new = distinct(axes.fresh(length.extent), value.axes)
     dims = (*value.dims[:dimension], new, *value.dims[dimension + 1 :])
@@ -279,12 +355,11 @@ def piece(axes: Axes, value: Value, dimension: int, start: Expr, length: Product
     return Value(dims, expr, value.boolean)
 
 
-def _shifted(axes: Axes, expr: Expr, dim: Dim, new: Dim, start: Expr) -> Expr:
+def _shifted(axes: Axes, expr: Expr, dim: Dim, new: Dim, start: Expr | int) -> Expr:
     """``expr`` with the position along ``dim`` read as ``start`` plus the position along ``new``."""
     used = [a for a in dim if a in expr.free]
     if not used:
         return expr
-    # Names that no axis has: they are bound nowhere, so nothing is captured between the steps.
     old_marks = {a: Axis(f"<old {i}>", a.extent) for i, a in enumerate(used)}
     new_marks = {a: Axis(f"<new {i}>", a.extent) for i, a in enumerate(new)}
     expr = rename(expr, old_marks)
@@ -292,13 +367,36 @@ def _shifted(axes: Axes, expr: Expr, dim: Dim, new: Dim, start: Expr) -> Expr:
     if readers or len(dim) > 1:
         names = " and ".join(f"`{name}`" for name in readers) or "a merged dimension"
         raise UnsupportedProgram(
-            f"a part of an axis is taken along which {names} is read: axes have no sub-ranges",
+            f"a part of an axis is taken along which {names} is read, and which part depends on symbolic sizes or is "
+            "no block of the merged dimensions",
             where=axes.line,
-            do=f"pass {names} in parts, one tensor each, and compute with the parts",
+            do=f"fix the sizes in it to numbers, or pass {names} in parts, one tensor each",
         )
-    place = start + position(tuple(new_marks.values())) if new else start
+    begin = start if isinstance(start, Expr) else const(start) if start >= 0 else count_of(dim) + start
+    place = begin + position(tuple(new_marks.values())) if new else begin
     shifted = rebuild(expr, {index(old_marks[used[0]]): place})
-    return rename(shifted, {mark: a for a, mark in new_marks.items()})
+    return without_choice(rename(shifted, {mark: a for a, mark in new_marks.items()}))
+
+
+def count_of(dim: Dim) -> Expr:
+    """The number of indices of a dimension."""
+    return product(extent(a) for a in dim)
+
+
+def without_choice(e: Expr) -> Expr:
+    """The expression without choices between known numbers."""
+    done: dict[Expr, Expr] = {}
+    for node in walk([e]):
+        operands = tuple(done[a] for a in node.args)
+        if node.op is Op.WHERE and all(a.op is Op.CONST for a in operands[0].args):
+            a, b = (x.value for x in operands[0].args)
+            holds = {Op.LT: a < b, Op.LE: a <= b, Op.EQ: a == b}[operands[0].op]
+            done[node] = operands[1] if holds else operands[2]
+        elif node.op is Op.ADD and all(a.op is Op.CONST for a in operands):
+            done[node] = const(operands[0].value + operands[1].value)
+        else:
+            done[node] = make(node.op, operands, node.attr) if operands else node
+    return done[e]
 
 
 def _text(lengths: Sequence[Product]) -> str:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 from typing import cast
 
 from prism.frontend import attention, conditions, layout, pointwise, products, reductions
-from prism.frontend.axes import Axes, Dim, flat, times
+from prism.frontend.axes import Axes, flat
+from prism.frontend.borders import crossed
 from prism.frontend.call import MEANINGS, Call, Results, find, unsupported
 from prism.frontend.combine import whole
 from prism.frontend.definedness import Masked
 from prism.frontend.trace import REAL, SIZE, Meta, Node, Placeholder, Product, Ref, Trace
 from prism.frontend.values import Joined, Value, canonical, holds
-from sgraph.axis import Axis, Extent
+from sgraph.axis import Extent
 from sgraph.errors import UnsupportedOperator, UnsupportedProgram
 from sgraph.expr import Op, const, equal, leaf, leaves
 from sgraph.program import DType, Output, Program, Tensor
@@ -35,36 +37,18 @@ def denote(trace: Trace) -> Program:
     inputs = _inputs(trace.placeholders, axes)
     _results(trace, axes, _run(trace, needed, axes, inputs, {}))
     declared = [p for p in trace.placeholders if p.literal is None]
-    for placeholder in declared:
-        _refuse_split_input(placeholder, inputs[placeholder.name].dims, axes)
     axes.settle([inputs[p.name].dims for p in declared], names)
 
     facts: dict[str, None] = {}
     inputs = _inputs(trace.placeholders, axes)
+    for p in declared:
+        axes.sources.declare(p.parameter, inputs[p.name].dims, names)
     values = _run(trace, needed, axes, inputs, facts)
-    tensors = tuple(
-        Tensor(p.parameter, _single(inputs[p.name].dims), DType(p.meta.dtype), p.constant, p.finite) for p in declared
-    )
-    outputs = _outputs(trace, _results(trace, axes, values), names[len(tensors) :])
-    return Program(trace.name, tensors, outputs, trace.source, tuple(facts))
-
-
-def _single(dims: Sequence[Dim]) -> tuple[Axis | None, ...]:
-    assert all(len(dim) <= 1 for dim in dims)
-    return tuple(dim[0] if dim else None for dim in dims)
-
-
-def _refuse_split_input(placeholder: Placeholder, dims: Sequence[Dim], axes: Axes) -> None:
-    """A tensor in memory has one axis per dimension, so what comes in has to be split already."""
-    split = [axes.resolve(dim) for dim in dims]
-    for number, (dim, axis) in enumerate(zip(split, dims, strict=True)):
-        if len(dim) > 1:
-            pieces = ", ".join(str(a.extent) for d in split for a in d or (Axis("", 1),))
-            raise UnsupportedProgram(
-                f"dimension {number} of `{placeholder.parameter}` is viewed as {times(dim)}",
-                where=axes.split_line(axis[0]),
-                do=f"pass `{placeholder.parameter}` as [{pieces}]",
-            )
+    outputs, merges = _outputs(trace, _results(trace, axes, values), names[len(declared) :])
+    takes = [Tensor(p.parameter, (), DType(p.meta.dtype), p.constant, p.finite) for p in declared]
+    tensors, border = crossed(takes, outputs, merges, axes.sources)
+    # The file's name alone: a program is kept and shipped, and says nothing of the machine it was captured on.
+    return Program(trace.name, tensors, outputs, Path(trace.source).name, tuple(facts), border)
 
 
 def _needed(trace: Trace) -> frozenset[str]:
@@ -189,9 +173,12 @@ def _results(trace: Trace, axes: Axes, values: dict[str, Results]) -> list[Value
     return out
 
 
-def _outputs(trace: Trace, results: Sequence[Value | None], names: Sequence[str]) -> tuple[Output, ...]:
+def _outputs(
+    trace: Trace, results: Sequence[Value | None], names: Sequence[str]
+) -> tuple[tuple[Output, ...], tuple[tuple[int, ...], ...]]:
+    """The program's outputs, and how many of its dimensions each dimension of the function's result merges."""
     outputs: list[Output] = []
-    lines = {item.name: item.line for item in trace.nodes}
+    merges: list[tuple[int, ...]] = []
     metas = {item.name: item.results[0] for item in trace.nodes} | {p.name: p.meta for p in trace.placeholders}
     for number, (name, ref, value) in enumerate(zip(names, trace.outputs, results, strict=True)):
         which = f"result {number} of {trace.name}" if len(names) > 1 else f"the result of {trace.name}"
@@ -202,7 +189,7 @@ def _outputs(trace: Trace, results: Sequence[Value | None], names: Sequence[str]
                 where=trace.source,
                 do="return bfloat16, float16, float32 or float64 tensors",
             )
-        stored = _stored(which, value, lines.get(ref.name, trace.source))
+        stored = canonical(value)
         if stored.expr.op is Op.LEAF:
             raise UnsupportedProgram(
                 f"{which} is the input `{stored.expr.name}` itself, an alias or copy of it: nothing is computed",
@@ -213,25 +200,14 @@ def _outputs(trace: Trace, results: Sequence[Value | None], names: Sequence[str]
             raise UnsupportedProgram(
                 f"{which} depends on no input", where=trace.source, do="make constant tensors outside the function"
             )
-        tensor = Tensor(name, _single(stored.dims), DType(meta.dtype))
+        axes = tuple(axis for dim in stored.dims for axis in (dim or (None,)))
+        merge = tuple(max(1, len(dim)) for dim in stored.dims)
+        tensor = Tensor(name, axes, DType(meta.dtype))
         for earlier in outputs:
-            if earlier.value is stored.expr and earlier.tensor.axes == tensor.axes:
+            if earlier.value is stored.expr and earlier.tensor.axes == axes and merges[outputs.index(earlier)] == merge:
                 raise UnsupportedProgram(
                     f"{which} is the same as {earlier.tensor.name}", where=trace.source, do="return it once"
                 )
         outputs.append(Output(tensor, stored.expr))
-    return tuple(outputs)
-
-
-def _stored(which: str, value: Value, line: str) -> Value:
-    """A result as it is written to memory: one axis per dimension."""
-    plain = canonical(value)
-    for number, dim in enumerate(plain.dims):
-        if len(dim) > 1:
-            pieces = ", ".join(str(a.extent) for d in plain.dims for a in d or (Axis("", 1),))
-            raise UnsupportedProgram(
-                f"dimension {number} of {which} merges {times(dim)}",
-                where=line,
-                do=f"return it as [{pieces}], and reshape it outside the captured function",
-            )
-    return plain
+        merges.append(merge)
+    return tuple(outputs), tuple(merges)

@@ -274,13 +274,11 @@ def _taken(call: Call, value: Tensorial, dimension: int, start: int, size: Produ
     if size == value.shape[dimension]:
         return value
     length = value.shape[dimension]
-    if length.sizes:
-        begin: Expr = const(start) if start >= 0 else product(extent(a) for a in value.dims[dimension]) + start
-    else:
-        begin = const(_from_left(start, length.number))
+    if not length.sizes and start < 0:
+        start = max(start, -length.number)
     if size.extent is None:
         call.refuse(f"it takes {size} indices")
-    return piece(call.axes, value, dimension, begin, size)
+    return piece(call.axes, value, dimension, start, size)
 
 
 def _taken_of_parts(call: Call, value: Joined, start: int, size: Product) -> Tensorial:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from prism.frontend import capture
 from sgraph.axis import Size
+from sgraph.border import returned, viewed
 from sgraph.program import Program
 
 Function = (
@@ -33,10 +34,13 @@ def inputs_of(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
 
 def assert_same(program: Program, function: Function, inputs: tuple[Tensor, ...], **sizes: int) -> None:
     """The program's equations agree with torch in float64."""
-    tensors = {t.name: x.double().numpy() for t, x in zip(program.inputs, inputs, strict=True)}
+    taken = viewed(program, [x.double().numpy() for x in inputs])
+    tensors = {t.name: x for t, x in zip(program.inputs, taken, strict=True)}
     expected = cast("Callable[..., object]", function)(*inputs)
     for found, wanted in zip(
-        results(program, tensors, sizes), expected if isinstance(expected, tuple) else (expected,), strict=True
+        returned(program, results(program, tensors, sizes)),
+        expected if isinstance(expected, tuple) else (expected,),
+        strict=True,
     ):
         assert isinstance(wanted, Tensor)
         assert found.shape == tuple(wanted.shape)
