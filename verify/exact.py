@@ -339,8 +339,12 @@ RAGGED_TILE: Final = 4
 DIVISIBLE: Final = 4
 """Extent of axes without a ragged tile; so much smaller that no axis can stand in for another everywhere."""
 DIVISIBLE_TILE: Final = 2
+INDICES: Final = (2, 3)
+"""The same where a text reads no tile of an axis: each of its indices is a program or a step of its own."""
 SPARSE: Final = (5, 3, 1)
 """Extents in the case with cells that have no work."""
+SHORT: Final = (3, 2)
+"""Extents in the case with one tile of every axis, which it does not fill."""
 CODES: Final = tuple(combinations(range(4), 2))
 """In which cases each axis is ragged: for any two axes there is a case where the first is ragged and not the second."""
 
@@ -348,7 +352,8 @@ CODES: Final = tuple(combinations(range(4), 2))
 def small_cases(program: Program, source: str) -> list[Case]:
     """Small tiles and extents that take both sides of every branch.
 
-    Four cases with ragged tiles on some axes and none on the others, and one with extents of 1 and empty cells.
+    Four cases with ragged tiles on some axes and none on the others, one with tiles longer than their axes, and one
+    with extents of 1 and empty cells.
 
     Raises:
         KernelCheckFailed: the text has no table called ``CONFIG``.
@@ -356,16 +361,22 @@ def small_cases(program: Program, source: str) -> list[Case]:
     """
     numbers = Reals()
     with numbers.working():
-        config: Any = Text(source, numbers).globals.get("CONFIG")
+        text = Text(source, numbers)
+    config: Any = text.globals.get("CONFIG")
     if not isinstance(config, dict):
         raise KernelCheckFailed("the text has no table called CONFIG")
+    read = text.strings()
+    stated = {name for entries in config.values() for name in entries}
     wanted: list[tuple[dict[str, int], dict[str, int], int]] = []
     axes = [a.name for a in program.axes]
+    indexed = {a for a in axes if f"tile_{a}" in stated - read}
     sparse = {a: SPARSE[i % len(SPARSE)] for i, a in enumerate(axes)}
     wanted.append((sparse, {a: 1 if i % 2 else RAGGED_TILE for i, a in enumerate(axes)}, 4))
+    wanted.append(({a: SHORT[i % len(SHORT)] for i, a in enumerate(axes)}, dict.fromkeys(axes, RAGGED_TILE), 2))
     for case in (1, 2, 3, 0):
         ragged = {a: case in CODES[i % len(CODES)] for i, a in enumerate(axes)}
         extents = {a: RAGGED[i % len(RAGGED)] if ragged[a] else DIVISIBLE for i, a in enumerate(axes)}
+        extents |= {a: INDICES[ragged[a]] for a in indexed}
         wanted.append((extents, {a: RAGGED_TILE if ragged[a] else DIVISIBLE_TILE for a in axes}, 2))
     cases: list[Case] = []
     for extents, tiles, split in wanted:
@@ -405,8 +416,8 @@ def _small_entries(
             axis = name.removeprefix("tile_")
             extent = sizes.get(axis, 1)
             entries[name] = max(tiles.get(axis, RAGGED_TILE), (1 << (extent - 1).bit_length()) // 4)
-    if entries.get("split", 1) > 1:
-        entries["split"] = split
+    if "split" in entries:
+        entries["split"] = split  # without a split axis nothing reads it
     if "group" in entries:
         entries["group"] = 2
     return entries

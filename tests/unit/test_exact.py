@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 from fractions import Fraction
@@ -55,7 +56,7 @@ def graph(inputs: tuple[Expr, ...], roles: Mapping[Axis, Role], **outputs: tuple
 
 
 def text(g: SGraph) -> str:
-    sizes = {"m": 16, "k": 4096, "n": 6144, "l": 8192}
+    sizes = {"m": 16, "k": 4096, "n": 6144, "l": 8192, "h": 32}
     return lower(g, [derive(k) for k in g.kernels], default_parameters(g, sizes))
 
 
@@ -78,6 +79,14 @@ def hoisted(role: Role) -> SGraph:
     """The normalised linear layer with the scale applied to the finished sum."""
     scale = rsqrt(mean_over(K, x * x) + const("1/1000000"))
     return graph((x, g, w), {M: GRID, N: GRID, K: role}, y=((M, N), sum_over(K, x * g * w) * scale))
+
+
+def batched() -> SGraph:
+    """A product of three-dimensional tensors; the batch axis is held as one index."""
+    h = Axis("h", 32)
+    many, weights = leaf("x", (h, M, K)), leaf("w", (h, K, N))
+    y = sum_over(K, many * weights)
+    return graph((many, weights), {h: GRID, M: GRID, N: GRID, K: LOOP}, y=((h, M, N), y))
 
 
 GRAPHS: Mapping[str, Callable[[], SGraph]] = {
@@ -125,18 +134,40 @@ def report(name: str) -> ExactReport:
 def test_emitted_texts_agree_to_fifty_digits(name: str) -> None:
     found = report(name)
     assert found.passed, found
-    assert found.evaluations == 5
+    assert found.evaluations == 6
     assert found.elements > 20
 
 
 def test_of_any_two_axes_each_is_ragged_where_the_other_is_not() -> None:
     program, source = emitted("rmsnorm_linear split")
-    sparse, *cases = small_cases(program, source)
+    sparse, short, *cases = small_cases(program, source)
     for a, b in permutations("kmn", 2):
         assert any(remainder(c, a) and not remainder(c, b) and c.sizes[b] < c.sizes[a] for c in cases)
     assert any(all(remainder(c, a) for a in "kmn") for c in cases)
     entries = sparse.config["kernel_0"]
     assert sparse.sizes["k"] <= entries["tile_k"] * (entries["split"] - 1), "the last cell is empty"
+    assert all(short.sizes[a] < short.config["kernel_0"][f"tile_{a}"] for a in "kmn"), "one tile, not filled"
+
+
+def test_a_split_kernel_is_evaluated_with_several_cells_whatever_its_table_says() -> None:
+    program, source = emitted("rmsnorm_linear split")
+    alone = re.sub(r'"split": \d+', '"split": 1', source)
+    assert alone != source
+    assert [c.config for c in small_cases(program, alone)] == [c.config for c in small_cases(program, source)]
+    assert all(c.config["kernel_0"]["split"] > 1 for c in small_cases(program, alone))
+
+
+def test_axes_without_a_tile_are_short() -> None:
+    """Each of their indices is a program of its own; no other axis pays for them."""
+    made = batched()
+    program, source = made.program, text(made)
+    assert '"tile_h": 1' in source
+    assert all(c.sizes["h"] <= 5 for c in small_cases(program, source))
+    assert {c.sizes["h"] > 1 for c in small_cases(program, source)} == {True}
+    assert check_exactly(program, source).passed
+    swapped = source.replace("pid_h * stride_x_h", "pid_h * stride_x_h + pid_h")
+    assert swapped != source
+    assert not check_exactly(program, swapped).passed
 
 
 def remainder(case: Case, axis: str) -> int:
@@ -167,6 +198,7 @@ def refusal(name: str, old: str, new: str) -> str:
         ("rmsnorm_linear split", "last_k = tl.minimum(", "last_k = tl.maximum(", "the program says"),
         ("rmsnorm_linear loop", "pid_n = pid % band // rows", "pid_n = pid % band // rows // 2", "another program"),
         ("rmsnorm_linear loop", "1e-06", "1e-05", "the program says"),
+        ("rmsnorm_linear loop", "(K % BLOCK_K == 0)", "(K // BLOCK_K == 0)", "outside of its shape"),
         ("rmsnorm_linear loop", "stride_W_k=W.stride(0)", "stride_W_k=W.stride(1)", "outside of its shape"),
     ],
 )
