@@ -48,7 +48,7 @@ _check_neighbours()
 from sgraph.errors import PrismError  # noqa: E402 (only after the check that it is ours)
 
 
-def superoptimize(
+def superoptimize(  # noqa: PLR0913 (one keyword per question a caller may have)
     function: Callable[..., object],
     *inputs: torch.Tensor,
     target: str | None = None,
@@ -58,6 +58,7 @@ def superoptimize(
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = False,
+    use_store: bool = True,
 ) -> Result:
     """Find the fastest equal of a torch function, with the reason to believe that it is equal.
 
@@ -72,6 +73,7 @@ def superoptimize(
         seed: of every random choice; the same seed gives the same families in the same order.
         out: folder for sources, report and certificate; one under the cache directory by default.
         progress: whether to show a live line on a terminal.
+        use_store: whether an earlier result of the same search may be returned, and this one is kept.
 
     Returns:
         A callable with ``.source``, ``.verdict``, ``.report()``, ``.speedup`` and ``.save()``.
@@ -84,7 +86,7 @@ def superoptimize(
     from prism.settings import load
 
     folder = Path(out) if out is not None else None
-    request = Request(function, inputs, "", sizes, target, effort, seed, folder, frozenset(constant))
+    request = Request(function, inputs, "", sizes, target, effort, seed, folder, frozenset(constant), use_store)
     shown = Progress(live=progress)
     with shown.shown():
         return run(request, load(), shown)

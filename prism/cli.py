@@ -6,9 +6,13 @@ import sys
 
 import typer
 
+from prism.commands.cache import cache
 from prism.commands.doctor import doctor
+from prism.commands.export import export
+from prism.commands.load import load
 from prism.commands.optimize import optimize
 from prism.commands.prove import prove
+from prism.commands.verify import verify
 from sgraph.errors import PrismError
 
 app = typer.Typer(
@@ -22,6 +26,10 @@ app = typer.Typer(
 
 app.command()(optimize)
 app.command()(prove)
+app.command()(export)
+app.command()(verify)
+app.command()(load)
+app.add_typer(cache)
 app.command()(doctor)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,9 @@ from prism.progress import Progress
 from prism.report import Accuracy, Exact, Families, Report, Row, VerdictRecord
 from prism.result import Origin, Result, ensure_writable
 from prism.settings import Settings
+from prism.shelf import Shelf, from_store
 from sgraph.axis import Axis, Extent, Size
+from sgraph.border import viewed
 from sgraph.errors import InputError, SoundnessError
 from sgraph.generate import Family, Search, generate
 from sgraph.program import Program
@@ -58,6 +60,10 @@ class Request:
     """Folder for the run; None for one under the cache directory."""
     constant: frozenset[str] = field(default_factory=frozenset[str])
     """Parameters that stay the same between calls."""
+    use_store: bool = True
+    """Whether a result may come from the store, and is kept there."""
+    masks: frozenset[str] = field(default_factory=frozenset[str])
+    """Parameters that are additive masks and may hold minus infinity."""
 
     @property
     def all_inputs(self) -> tuple[torch.Tensor, ...]:
@@ -139,7 +145,14 @@ def run(request: Request, settings: Settings, progress: Progress) -> Result:
         ensure_writable(request.out)
     with progress.stage("target"):
         target = find_target(request.target) if request.target else detect_target()
-    found = search(request, target, spent, settings, progress)
+    with progress.stage("capture"):
+        program, sizes = captured(request)
+    shelf = Shelf.of(request, program, sizes, target, settings)
+    with progress.stage("store"):
+        known = shelf.find(request)
+    if known is not None:
+        return from_store(known, run_folder(request, settings, program, target), progress.seconds)
+    found = search(program, sizes, target, spent, settings, progress)
     if target.kind == "cpu":
         from prism.on_cpu import outcome_on_cpu
 
@@ -148,25 +161,40 @@ def run(request: Request, settings: Settings, progress: Progress) -> Result:
         from prism.on_gpu import outcome_on_gpu
 
         outcome = outcome_on_gpu(request, found, target, spent, settings, progress)
-    return _result(request, found, target, spent, outcome, settings, progress)
+    outcome = replace(outcome, notes=(*outcome.notes, *shelf.notes))
+    result = _result(request, found, target, spent, outcome, settings, progress)
+    shelf.keep(result, complete=not progress.stop_requested)
+    return result
 
 
-def search(request: Request, target: Target, spent: Effort, settings: Settings, progress: Progress) -> Found:
-    """Capture, saturate, generate and prove: everything that needs no device."""
+def captured(request: Request) -> tuple[Program, dict[Axis, int]]:
+    """The program of a request, and the extents of its example inputs."""
     from prism.frontend import capture
+
+    program = capture(
+        request.function,
+        request.inputs,
+        name=request.name or None,
+        sizes=request.sizes,
+        constant=request.constant,
+        may_hold_minus_inf=request.masks,
+    )
+    return program, concrete_sizes(program, request.all_inputs)
+
+
+def search(
+    program: Program,
+    sizes: Mapping[Axis, int],
+    target: Target,
+    spent: Effort,
+    settings: Settings,
+    progress: Progress,
+) -> Found:
+    """Saturate, generate and prove: everything that needs no device."""
     from rewrites.saturate import Limits, saturate, warm_up
     from rewrites.seeds import find_seeds
 
     warm_up()
-    with progress.stage("capture"):
-        program = capture(
-            request.function,
-            request.inputs,
-            name=request.name or None,
-            sizes=request.sizes,
-            constant=request.constant,
-        )
-        sizes = concrete_sizes(program, request.all_inputs)
     with progress.stage("saturate"):
         limits = Limits(memory_bytes=int(settings.memory_gib * (1 << 30)))
         seeds = find_seeds([o.value for o in program.outputs], limit=spent.seeds)
@@ -196,7 +224,7 @@ def concrete_sizes(program: Program, inputs: Sequence[torch.Tensor]) -> dict[Axi
         InputError: one axis has two extents.
     """
     found: dict[Axis, int] = {}
-    for tensor, given in zip(program.inputs, inputs, strict=True):
+    for tensor, given in zip(program.inputs, viewed(program, inputs), strict=True):
         for axis, size in zip(tensor.axes, given.shape, strict=True):
             if axis is not None and found.setdefault(axis.base, int(size)) != size:
                 raise InputError(f"axis {axis} is {found[axis.base]} and {size}", where=f"input {tensor.name}")
@@ -256,7 +284,7 @@ def _result(
     notes = [*(f"fact: {fact}" for fact in found.program.facts), *outcome.notes]
     if progress.stop_requested:
         notes.append("stopped by Ctrl-C: this is the best found until then")
-    folder = request.out or _default_folder(settings, found.program, target)
+    folder = run_folder(request, settings, found.program, target)
     record = Report(
         program=found.program.name,
         equations=str(found.program),
@@ -310,7 +338,7 @@ def _origin(request: Request, found: Found, outcome: Outcome) -> Origin:
     elif outcome.source:
         mode = "triton"
     else:
-        mode = "inductor" if best.name.endswith("(inductor)") else "eager"
+        mode = "inductor" if "(inductor" in best.name else "eager"
     return Origin(
         program=found.program,
         shapes=tuple(tuple(t.shape) for t in request.all_inputs),
@@ -335,8 +363,11 @@ def _best_row(outcome: Outcome) -> Row | None:
     return next((row for row in outcome.rows if row.status in ended), None)
 
 
-def _default_folder(settings: Settings, program: Program, target: Target) -> Path:
+def run_folder(request: Request, settings: Settings, program: Program, target: Target) -> Path:
+    """Where a run is written: the folder that was asked for, or one under the cache directory."""
     import hashlib
 
+    if request.out is not None:
+        return request.out
     digest = hashlib.blake2b(str(program).encode(), digest_size=4).hexdigest()
     return settings.cache_dir / "runs" / f"{program.name}-{target.name}-{digest}"

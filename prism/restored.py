@@ -91,15 +91,15 @@ def printed(saved: SavedRun) -> tuple[str, str]:
         return "", saved.torch_source  # of a family that lost; text to read, never run
     try:
         schedules = _proved(saved.graph, saved)
-        torch_source = _torch(saved.graph)
+        torch_source = _torch(saved.graph, saved)
         source = _triton(saved, schedules) if saved.manifest.mode == "triton" else ""
     except (UnreadableRun, ForeignRun):
         raise
     except PrismError as problem:
         raise UnreadableRun(problem.seen[:400], where=str(saved.folder), do="search again") from problem
-    _same(saved, "torch_form.py", torch_source)
-    if source:
-        _same(saved, "kernel.py", source)
+    for name, text in {"torch_form.py": torch_source, "kernel.py": source}.items():
+        if text and not _same(saved, name, text):
+            raise _otherwise(saved, name)
     return source, torch_source
 
 
@@ -122,10 +122,14 @@ def _proved(graph: SGraph, saved: SavedRun) -> tuple[Schedule, ...]:
     return schedules
 
 
-def _torch(graph: SGraph) -> str:
+def _torch(graph: SGraph, saved: SavedRun) -> str:
+    """The torch form, with functions computed their other way where that is what was saved."""
     from autotune.torch_printer import print_torch
 
-    return print_torch(graph)
+    text = print_torch(graph)
+    if saved.manifest.mode == "inductor" and not _same(saved, "torch_form.py", text):
+        return print_torch(graph, forms=True)
+    return text
 
 
 def _triton(saved: SavedRun, schedules: tuple[Schedule, ...]) -> str:
@@ -156,17 +160,19 @@ def _possible(name: str, number: int) -> bool:
     return 1 <= number <= LARGEST_PARAMETER and (power or name in {"stages", "group", "split"})
 
 
-def _same(saved: SavedRun, name: str, text: str) -> None:
-    """Refuse to run a text that is not the one that was saved."""
+def _same(saved: SavedRun, name: str, text: str) -> bool:
+    """Whether a text is the one that was saved under this name."""
     ended = text if text.endswith("\n") else text + "\n"
-    if hashlib.sha256(ended.encode()).hexdigest() == saved.manifest.files[name]:
-        return
+    return hashlib.sha256(ended.encode()).hexdigest() == saved.manifest.files[name]
+
+
+def _otherwise(saved: SavedRun, name: str) -> ForeignRun:
     changed = [
         f"{package} {version} then, {now or 'none'} now"
         for package, version in saved.manifest.versions.items()
         if (now := _versions().get(package)) != version
     ]
-    raise ForeignRun(
+    return ForeignRun(
         f"the family prints as another {name} than the saved one" + (f" ({'; '.join(changed)})" if changed else ""),
         where=str(saved.folder),
         do="search again with this version",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prism.report import Report, VerdictRecord
+from sgraph.border import parameters
 from sgraph.errors import OutputNotWritable
 from sgraph.ir import SGraph
 from sgraph.program import Program
@@ -104,7 +105,7 @@ class Result:
             program=self.record.program,
             target=self.record.target,
             mode=origin.mode,
-            inputs=tuple(InputRecord.of(t, s) for t, s in zip(origin.program.inputs, origin.shapes, strict=True)),
+            inputs=tuple(InputRecord.of(t, s) for t, s in zip(parameters(origin.program), origin.shapes, strict=True)),
             own_inputs=origin.own_inputs,
             parameters={kernel: dict(numbers) for kernel, numbers in origin.parameters.items()},
             header=dict(origin.header),

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prism.report import Report
 from sgraph.axis import Extent, Size
+from sgraph.border import parameters
 from sgraph.errors import ForeignRun, InputError, RunNotFound, UnreadableRun
 from sgraph.ir import SGraph
 from sgraph.program import DType, Program, Tensor
@@ -81,7 +82,7 @@ class InputRecord(_Record):
 
     @classmethod
     def of(cls, tensor: Tensor, shape: tuple[int, ...]) -> InputRecord:
-        """The record of a program's input at an example's shape."""
+        """The record of a parameter at an example's shape."""
         sizes = tuple(_size(1 if axis is None else axis.extent) for axis in tensor.axes)
         return cls(
             name=tensor.name,
@@ -314,7 +315,7 @@ def _fit_together(manifest: Manifest, program: Program, graph: SGraph | None, re
     shapes = [(r.name, r.dtype, r.extents, r.constant, r.finite) for r in manifest.inputs]
     declared = [
         (t.name, t.dtype, tuple(1 if a is None else a.extent for a in t.axes), t.constant, t.finite)
-        for t in program.inputs
+        for t in parameters(program)
     ]
     wrong = None
     if graph is not None and graph.program != program:

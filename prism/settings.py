@@ -22,6 +22,8 @@ class Settings:
     """``PRISM_WORKERS``: processes that compile at the same time."""
     memory_gib: float
     """``PRISM_MEMORY_GIB``: memory cap of the rewrite engine's process."""
+    store: bool = True
+    """``PRISM_STORE``: whether results are kept, and taken from what was kept; ``on`` or ``off``."""
 
 
 def load(environment: Mapping[str, str] | None = None) -> Settings:
@@ -37,6 +39,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         log=variables.get("PRISM_LOG", ""),
         workers=int(_number(variables, "PRISM_WORKERS", max(1, min(8, os.cpu_count() or 1)), least=1)),
         memory_gib=_number(variables, "PRISM_MEMORY_GIB", 4.0, least=0.5),
+        store=_switch(variables, "PRISM_STORE", default=True),
     )
 
 
@@ -57,3 +60,10 @@ def _number(variables: Mapping[str, str], name: str, default: float, *, least: f
     if not value >= least:
         raise SettingsError(f"{name}={text!r} is not a number of at least {least:g}", do=f"unset {name}, or fix it")
     return value
+
+
+def _switch(variables: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = variables.get(name, "").strip().lower()
+    if text in {"", "on", "off", "1", "0", "true", "false", "yes", "no"}:
+        return text in {"on", "1", "true", "yes"} if text else default
+    raise SettingsError(f"{name}={text!r} is neither on nor off", do=f"unset {name}, or fix it")

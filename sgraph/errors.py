@@ -90,3 +90,19 @@ class UnreadableRun(PrismError):
 
 class ForeignRun(PrismError):
     """A saved run is of a version that this one does not read, or prints as other text than it was saved with."""
+
+
+class UnreadableStore(PrismError):
+    """The store's file is damaged, locked, or cannot be opened. A search goes on without it."""
+
+
+class ForeignStore(PrismError):
+    """The store's file is another program's, or of another version."""
+
+
+class JobFileError(PrismError):
+    """A batch job file that cannot be read; says at which line."""
+
+
+class BatchError(PrismError):
+    """A batch that cannot start or go on: it runs already, its job file was changed, a worker cannot be started."""

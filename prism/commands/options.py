@@ -13,4 +13,5 @@ Inputs = Annotated[
 ]
 Target = Annotated[str | None, typer.Option(help="cpu, a100, h100, h200, b200; default: the GPU, else cpu.")]
 Effort = Annotated[str, typer.Option(help="quick, default or max.")]
+Store = Annotated[bool, typer.Option("--store/--no-store", help="Take the result from the store, and keep it there.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
