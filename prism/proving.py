@@ -22,7 +22,7 @@ from rewrites.normal_form import Comparison, compare
 from sgraph.arithmetic import Array
 from sgraph.axis import Axis, Extent, ordered
 from sgraph.errors import InputError, UnsupportedOperator
-from sgraph.evaluate import evaluate, numerically_equal
+from sgraph.evaluate import constants, evaluate, numerically_equal
 from sgraph.expr import (
     REDUCTIONS,
     Expr,
@@ -334,9 +334,11 @@ def _difference(
     repeated = {x: [1] * (n - 1) + [1 if x in first else sizes[x] - n + 1] for x, n in slices.items()}
     counts = {f"{REPEATED}{name}": np.array(r, dtype=np.float64) for name, r in repeated.items()}
     read = {x.name: x for x in leaves(sides)}
+    bounds = constants(sides)
     for trial in range(trials):
         random = np.random.default_rng([1, trial])
-        draws = {name: _draw(x, slices, random, whole=trial % 2 == 1) for name, x in read.items()}
+        scale = bounds[trial // 2 % len(bounds)] if trial % 4 == 2 else 1.0
+        draws = {name: _draw(x, slices, random, whole=trial % 2 == 1) * scale for name, x in read.items()}
         left, right = np.broadcast_arrays(*(evaluate(e, draws | counts, slices).ordered(axes) for e in weighted))
         found = _different(left, right)
         if found is not None:
@@ -344,7 +346,8 @@ def _difference(
             place = {str(x): i for x, i in zip(axes, found, strict=True)}
             lines = [f"# and at the extents of the example, left is {a!r}, right is {b!r} at {place}, for"]
             lines.append(f"#   random = numpy.random.default_rng([1, {trial}])")
-            lines += [f"#   {name} = {_recipe(x, draws[name], repeated, trial)}" for name, x in read.items()]
+            times = f"{scale!r} * " if scale != 1 else ""
+            lines += [f"#   {name} = {times}{_recipe(x, draws[name], repeated, trial)}" for name, x in read.items()]
             lines += [
                 f"#   and anything beyond index {slices[x] - 1} of {x}" for x in sorted(first) if slices[x] < sizes[x]
             ]

@@ -326,9 +326,13 @@ def atom(form: Form) -> Atom:
     made.digest = _digest(form)
     made.sign = _sign(form)
     made.finite = _finite(form)
-    made.special = isinstance(form, Base | Prime) or is_valid(made)
+    made.special = isinstance(form, Base | Prime) or is_valid(made) or _is_sine(form)
     _interned[form] = made
     return made
+
+
+def _is_sine(form: Form) -> bool:
+    return isinstance(form, Applied) and form.function == "sin"
 
 
 def is_valid(a: Atom) -> bool:

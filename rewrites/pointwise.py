@@ -51,8 +51,10 @@ from sgraph.expr import Op, Sign
 
 MAX_OPERANDS: Final = 64
 """Operands that a largest-of is opened into."""
-ODD_CALLS: Final = frozenset({"tanh", "erf", "sin"})
+ODD_CALLS: Final = frozenset({"erf", "sin"})
 """Functions with f(-x) = -f(x)."""
+EVEN_CALLS: Final = frozenset({"cos", "abs"})
+"""Functions with f(-x) = f(x)."""
 
 
 class Pointwise(Algebra):
@@ -124,12 +126,24 @@ class Pointwise(Algebra):
     def call(self, function: str, p: Polynomial) -> Polynomial:
         """A unary function by name."""
         match function:
+            case "sigmoid":
+                grown = self.exp(p)
+                return self.times(grown, self.power(self.add(grown, ONE), -1))
             case "silu":
                 return self.times(p, self.call("sigmoid", p))
+            case "tanh":
+                return self.subtract(self.scale(self.call("sigmoid", self.scale(p, 2)), 2), ONE)
+            case "softplus":
+                return self.log(self.add(self.exp(p), ONE))
+            case "gelu":
+                inner = self.times(p, self.power(constant(2), Fraction(-1, 2)))
+                return self.times(self.scale(p, Fraction(1, 2)), self.add(self.call("erf", inner), ONE))
             case "relu":
                 return self.larger([p, ZERO])
             case "abs":
                 return self._absolute(p)
+            case _ if function in EVEN_CALLS and p and p.ordered[0][1] < 0:
+                return self.call(function, self.scale(p, -1))
             case _ if function in ODD_CALLS:
                 if not p:
                     return ZERO
@@ -155,11 +169,16 @@ class Pointwise(Algebra):
     def larger(self, operands: Iterable[Polynomial]) -> Polynomial:
         """The largest of several values: a set, with what all have in common taken out."""
         found: dict[Polynomial, None] = {}
-        for p in operands:
+        listed, lowered = self._raised(list(operands))
+        for p in listed:
             found |= dict.fromkeys(self._flat(p))
         kept = self._undominated([p for p in found if not is_infinity(p)] or list(found)[:1])
+        if lowered:
+            return self.subtract(self.larger(kept), lowered)
         if len(kept) == 1:
             return kept[0]
+        if len(kept) == 2 and kept[0] == self.scale(kept[1], -1):
+            return self._absolute(kept[0])
         shared = _shared(kept)
         kept = [self.subtract(p, shared) for p in kept]
         number, common = _positive_content(kept)
@@ -168,6 +187,50 @@ class Pointwise(Algebra):
         self.note_factors(monomial(common))
         largest = power_of(self.new(Larger(tuple(kept))))
         return self.add(shared, self.times(largest, self.assemble(common, number)))
+
+    def _raised(self, operands: list[Polynomial]) -> tuple[list[Polynomial], Polynomial]:
+        """The operands raised by every largest-of that one of them subtracts, and by how much: no smallest is left.
+
+        So ``max(x, min(y, z))`` is a difference of two largest-of: the lattice is one of tropical rational functions.
+        """
+        lowered = ZERO
+        for p in operands:
+            for m, c in p.ordered:
+                found = positive_multiple(m, -c, Larger)
+                if found is not None and all(q.finite for q in operands):
+                    subtracted = term(m, -c)
+                    have = lowered.terms.get(m, 0)
+                    if -c > have:
+                        lowered = self.add(lowered, self.scale(subtracted, exact(Fraction(-c - have) / -c)))
+        return [self.add(p, lowered) for p in operands], lowered
+
+    def same_largest(self, p: Polynomial) -> bool:
+        """Whether a difference of sums of largest-of is 0: both sides of it open to the same set."""
+        added: dict[Monomial, Number] = {}
+        subtracted: dict[Monomial, Number] = {}
+        for m, c in self._with_largest(p).terms.items():
+            if positive_multiple(m, -c, Larger) is not None:
+                subtracted[m] = -c
+            else:
+                added[m] = c
+        if not subtracted or not p.finite:
+            return False
+        left, right = (self._flat(Polynomial(x)) for x in (added, subtracted))
+        return self.larger(left) == self.larger(right)
+
+    def _with_largest(self, p: Polynomial) -> Polynomial:
+        """The same with ``|x|`` as ``max(x, -x)``."""
+        out: list[Polynomial] = []
+        for m, c in p.terms.items():
+            exponents = dict(m)
+            for a, e in m:
+                if isinstance(a.form, Base) and e == Fraction(1, 2) and (inner := _squared(a.form.polynomial)):
+                    del exponents[a]
+                    largest = atom(Larger(tuple(sorted((inner, self.scale(inner, -1)), key=lambda q: q.key))))
+                    exponents[largest] = 1
+                    break
+            out.append(term(monomial(exponents), c))
+        return self.sum(out)
 
     def _flat(self, p: Polynomial) -> list[Polynomial]:
         """The operands of ``p`` as a largest-of: terms that are one, times something positive, are opened."""
@@ -236,6 +299,15 @@ def positive_multiple(m: Monomial, c: Number, kind: type[Larger] | type[Highest]
         return None
     rest = without(m, found[0])
     return (found[0].form, term(rest, c)) if monomial_sign(rest) is Sign.POSITIVE else None
+
+
+def _squared(p: Polynomial) -> Polynomial | None:
+    """The atom of which a polynomial is the square."""
+    match p.single:
+        case (((a, 2),), 1):
+            return power_of(a)
+        case _:
+            return None
 
 
 def _unwrapped(a: Atom) -> Polynomial:

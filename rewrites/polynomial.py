@@ -19,6 +19,7 @@ from rewrites.atoms import (
     ONE,
     VALID,
     ZERO,
+    Applied,
     Atom,
     Base,
     Element,
@@ -191,6 +192,11 @@ class Algebra:
                     whole = e.numerator // e.denominator
                     expanded.append(self.power(p, whole))
                     e = exact(e - whole)
+                case Applied("sin", p) if e.denominator == 1 and e not in (0, 1):
+                    # sin^2 + cos^2 = 1
+                    cosine = self.subtract(ONE, power_of(self.new(Applied("cos", p)), 2))
+                    expanded.append(self.power(cosine, e.numerator // 2))
+                    e = e.numerator % 2
                 case Element(read) if read.tensor.startswith(VALID) and e > 0:
                     e = 1  # 0 and 1 are their own powers
                 case _:

@@ -44,7 +44,7 @@ from rewrites.atoms import (
     power_of,
     term,
 )
-from rewrites.pointwise import ODD_CALLS, Pointwise, positive_multiple
+from rewrites.pointwise import EVEN_CALLS, ODD_CALLS, Pointwise, positive_multiple
 from rewrites.polynomial import MAX_POWER, GaveUp, rational_content
 from sgraph.axis import Axis, ordered
 from sgraph.expr import Sign, nonempty, unused_copy
@@ -169,6 +169,9 @@ class Reducer(Pointwise):
         return frozenset(axes), self.sum(parts)
 
     def _max_of_terms(self, bound: frozenset[Axis], p: Polynomial) -> Polynomial:
+        smallest = self._smallest_inside(bound, p)
+        if smallest is not None:
+            return smallest
         choice = self._choice_inside(p)
         if choice is not None:
             return self.larger(self.max_over(bound, q) for q in choice)
@@ -183,6 +186,22 @@ class Reducer(Pointwise):
         for axes, terms in _components(pieces):
             parts.append(self._highest(axes, Polynomial(dict(terms))))
         return self.sum(parts)
+
+    def _smallest_inside(self, bound: frozenset[Axis], p: Polynomial) -> Polynomial | None:
+        """``max(k, min(z, x_k))`` as ``min(z, max(k, x_k))`` for what does not vary over the axes, if it is one."""
+        match p.single:
+            case (m, c) if (found := positive_multiple(m, -c, Larger)) is not None and p.finite:
+                form, scale = found
+                assert isinstance(form, Larger)
+            case _:
+                return None
+        operands = [self.times(q, scale) for q in form.operands]
+        outside = [q for q in operands if q.free.isdisjoint(bound)]
+        inside = [q for q in operands if not q.free.isdisjoint(bound)]
+        if not outside or not inside or not all(map(nonempty, bound)):
+            return None
+        highest = self.max_over(bound, self.scale(self.larger(inside), -1))
+        return self.scale(self.larger([*outside, self.scale(highest, -1)]), -1)
 
     def _choice_inside(self, p: Polynomial) -> list[Polynomial] | None:
         """Operands of the only largest-of term, with the other terms added: maxima go inside of it."""
@@ -376,7 +395,7 @@ class Reducer(Pointwise):
                 return [colours.get(axis, axis_text(axis).encode())]
             case Exponential(argument):
                 return [self._shape_of_monomial(argument, colours)]
-            case Applied(function, argument) if function in ODD_CALLS or function == "abs":
+            case Applied(function, argument) if function in ODD_CALLS | EVEN_CALLS:
                 return [function.encode(), self._unsigned_shape(argument, colours)]
             case Applied(function, argument):
                 return [function.encode(), self._shape(argument, colours)]

@@ -17,6 +17,7 @@ import numpy as np
 
 from sgraph.arithmetic import DOUBLE, Arithmetic, Array, Indecisive, precise
 from sgraph.axis import Axis, Extent, Size, ordered
+from sgraph.border import parameters, returned, viewed
 from sgraph.errors import InputError
 from sgraph.expr import REDUCTIONS, Expr, Op, leaves, reduction, walk
 from sgraph.ir import SGraph
@@ -247,6 +248,20 @@ def unsqueeze(tensor: Tensor, data: Array) -> Array:
     return data.reshape([1 if a is None else next(sizes) for a in tensor.axes])
 
 
+def inputs_of(p: Program, tensors: Mapping[str, Array]) -> dict[str, Array]:
+    """The program's inputs by their names, from what its function takes.
+
+    Raises:
+        InputError: one is missing or does not have the dimensions that are viewed.
+    """
+    takes = parameters(p)
+    for tensor in takes:
+        if tensor.name not in tensors:
+            raise InputError(f"tensor {tensor.name} is missing", do=f"give an array for {tensor.name}")
+    arrays = viewed(p, [np.asarray(tensors[t.name]) for t in takes])
+    return {t.name: x for t, x in zip(p.inputs, arrays, strict=True)}
+
+
 def sizes_of(p: Program, tensors: Mapping[str, Array]) -> dict[str, int]:
     """The extent of every axis by its name, as the shapes of the inputs say.
 
@@ -268,15 +283,16 @@ def sizes_of(p: Program, tensors: Mapping[str, Array]) -> dict[str, int]:
 
 
 def evaluate_program(p: Program, tensors: Mapping[str, Array]) -> dict[str, Array]:
-    """The outputs of a program by their names, in the order and shape of their tensors.
+    """The outputs of a program by their names, in the shape in which its function returns them.
 
     Raises:
         InputError: an input is missing or its shape does not fit.
         UnsupportedOperator: a function has no known value.
     """
-    sizes = sizes_of(p, tensors)
-    values = {t.name: squeeze(t, tensors[t.name]) for t in p.inputs}
-    return {o.tensor.name: _stored(o.tensor, o.value, values, sizes) for o in p.outputs}
+    given = inputs_of(p, tensors)
+    sizes = sizes_of(p, given)
+    values = {t.name: squeeze(t, given[t.name]) for t in p.inputs}
+    return _returned(p, {o.tensor.name: _stored(o.tensor, o.value, values, sizes) for o in p.outputs})
 
 
 def evaluate_sgraph(g: SGraph, tensors: Mapping[str, Array]) -> dict[str, Array]:
@@ -288,8 +304,9 @@ def evaluate_sgraph(g: SGraph, tensors: Mapping[str, Array]) -> dict[str, Array]
         InputError: an input is missing or its shape does not fit, or an output is never stored.
         UnsupportedOperator: a function has no known value.
     """
-    sizes = sizes_of(g.program, tensors)
-    values = {t.name: squeeze(t, tensors[t.name]) for t in g.program.inputs}
+    given = inputs_of(g.program, tensors)
+    sizes = sizes_of(g.program, given)
+    values = {t.name: squeeze(t, given[t.name]) for t in g.program.inputs}
     stored: dict[str, Array] = {}
     for kernel in g.kernels:
         written = {s.tensor.name: (s.tensor, _stored(s.tensor, s.value, values, sizes)) for s in kernel.stores}
@@ -298,7 +315,12 @@ def evaluate_sgraph(g: SGraph, tensors: Mapping[str, Array]) -> dict[str, Array]
     missing = [o.tensor.name for o in g.program.outputs if o.tensor.name not in stored]
     if missing:
         raise InputError(f"no kernel stores {', '.join(missing)}", where=g.program.name)
-    return {o.tensor.name: stored[o.tensor.name] for o in g.program.outputs}
+    return _returned(g.program, stored)
+
+
+def _returned(p: Program, stored: Mapping[str, Array]) -> dict[str, Array]:
+    names = [o.tensor.name for o in p.outputs]
+    return dict(zip(names, returned(p, [stored[name] for name in names]), strict=True))
 
 
 def _stored(tensor: Tensor, value: Expr, tensors: Mapping[str, Array], sizes: Mapping[str, int]) -> Array:
@@ -341,10 +363,11 @@ class Witness:
 def numerically_equal(left: Expr, right: Expr, *, trials: int = 24, seed: int = 0) -> Witness | None:
     """Look for numbers at which ``left`` is defined and ``right`` is undefined or different.
 
-    Small tensors are drawn at random: normal, positive, tiny, and small integers with zeros, with minus infinity
-    where it is declared. A difference in double precision counts only if fifty digits confirm it, so that neither
-    cancellation nor overflow is taken for one. Static extents above 3 are drawn smaller: what holds at one extent only
-    counts as different, as in a proof for all sizes.
+    Small tensors are drawn at random: normal, positive, tiny, large, of the size of a constant that occurs (so that
+    both sides of a bound are seen), and small integers with zeros, with minus infinity where it is declared. A
+    difference in double precision counts only if fifty digits confirm it, so that neither cancellation nor overflow is
+    taken for one. Static extents above 3 are drawn smaller: what holds at one extent only counts as different, as in a
+    proof for all sizes.
 
     Returns:
         The first witness, or None if no difference was found, which proves nothing.
@@ -352,10 +375,13 @@ def numerically_equal(left: Expr, right: Expr, *, trials: int = 24, seed: int = 
     Raises:
         UnsupportedOperator: a function has no known value.
     """
+    bounds = constants((left, right))
     for trial in range(trials):
         random = np.random.default_rng([seed, trial])
         sizes = _draw_sizes((left, right), random)
-        tensors = {x.name: _draw(x, sizes, _KINDS[trial % len(_KINDS)], random) for x in leaves((left, right))}
+        kind = _KINDS[trial % len(_KINDS)]
+        scale = random.choice(bounds) if kind == "bounds" else _SCALES.get(kind, 1.0)
+        tensors = {x.name: _draw(x, sizes, kind, random) * scale for x in leaves((left, right))}
         try:
             found = _difference(left, right, tensors, sizes)
         except Indecisive:
@@ -366,7 +392,14 @@ def numerically_equal(left: Expr, right: Expr, *, trials: int = 24, seed: int = 
     return None
 
 
-_KINDS: Final = ("normal", "integer", "positive", "tiny")
+_KINDS: Final = ("normal", "integer", "positive", "tiny", "bounds", "large")
+_SCALES: Final = {"tiny": 1e-3, "large": 1e3}
+
+
+def constants(roots: Sequence[Expr]) -> list[float]:
+    """How large the constants of expressions are, 1 if there are none: where a bound or a threshold may lie."""
+    found = {abs(float(n.value)) for n in walk(roots) if n.op is Op.CONST and n.value}
+    return sorted(found) or [1.0]
 
 
 def _draw_sizes(roots: Sequence[Expr], random: np.random.Generator) -> dict[str, int]:
@@ -410,7 +443,7 @@ def _small_sizes(extent: Extent) -> list[int]:
 def _draw(leaf: Expr, sizes: Mapping[str, int], kind: str, random: np.random.Generator) -> Array:
     shape = [sizes[a.name] for a in leaf.axes]
     data = random.integers(-2, 3, shape).astype(np.float64) if kind == "integer" else random.standard_normal(shape)
-    data = np.abs(data) if kind == "positive" else data * 1e-3 if kind == "tiny" else data
+    data = np.abs(data) if kind == "positive" else data
     return data if leaf.finite else np.where(random.random(shape) < 0.25, -np.inf, data)
 
 

@@ -365,7 +365,7 @@ def test_what_rounding_makes_different_is_no_difference() -> None:
 def test_what_overflows_is_no_difference() -> None:
     total = sum_over(k, exp(const(500) * x))
     assert numerically_equal(recip(total), recip(sum_over(k, exp(const(400) * x) * exp(const(100) * x)))) is None
-    tower = exp(exp(exp(exp(exp(s + 5)))))
+    tower = exp(exp(exp(exp(exp(s * s + 5)))))
     assert numerically_equal(tower, tower + 1) is None
 
 

@@ -108,7 +108,7 @@ def test_the_first_function_is_the_specification() -> None:
 
 
 def test_unknown_has_a_reason() -> None:
-    verdict = prism.prove(lambda x: x.sin() ** 2 + x.cos() ** 2, lambda x: x * 0 + 1, SQUARE)
+    verdict = prism.prove(lambda x: (2 * x).sin(), lambda x: 2 * x.sin() * x.cos(), SQUARE)
     assert verdict.status == "unknown"
     assert "not proved equal" in verdict.reason
 
