@@ -345,15 +345,15 @@ class Encoding:
                 return []
 
 
-def encode(values: Sequence[Expr], seeds: Sequence[tuple[int, Expr]]) -> tuple[str, Encoding]:
+def encode(values: Sequence[Expr], seeds: Sequence[tuple[Expr, Expr]]) -> tuple[str, Encoding]:
     """The part of an egglog program that states the values, and the numbers it uses.
 
     Raises:
         SaturationFailed: more axis copies than a mask has bits.
     """
     collapsed = [collapse(v) for v in values]
-    collapsed_seeds = [(position, collapse(seed)) for position, seed in seeds]
-    roots = [*collapsed, *(seed for _, seed in collapsed_seeds)]
+    equal = [(collapse(part), collapse(seed)) for part, seed in seeds]
+    roots = [*collapsed, *(e for pair in equal for e in pair)]
     encoding = Encoding()
     for position, axis in enumerate(_all_axes(roots)):
         encoding.axes[axis] = 1 << position
@@ -365,7 +365,7 @@ def encode(values: Sequence[Expr], seeds: Sequence[tuple[int, Expr]]) -> tuple[s
     lines: list[str] = []
     name = _define(roots, encoding, lines)
     lines += [f"(Root {i} {name[value]})" for i, value in enumerate(collapsed)]
-    lines += [f"(union {name[collapsed[i]]} {name[seed]})" for i, seed in collapsed_seeds]
+    lines += [f"(union {name[part]} {name[seed]})" for part, seed in equal]
     for axis, bit in encoding.axes.items():
         lines.append(f"({'Nonempty' if nonempty(axis) else 'MaybeEmpty'} {bit})")
         if axis != axis.base and not axis.level:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -61,7 +62,7 @@ class Limits:
 
 def saturate(
     values: Sequence[Expr],
-    seeds: Sequence[tuple[int, Expr]] = (),
+    seeds: Sequence[tuple[Expr, Expr]] = (),
     rules: Sequence[Rule] = RULES,
     limits: Limits | None = None,
 ) -> Table:
@@ -69,7 +70,8 @@ def saturate(
 
     Args:
         values: what to saturate, such as a program's outputs.
-        seeds: pairs of the position of a value and an expression that equals it. The caller has proved them.
+        seeds: pairs of a part of a value, or of another seed, and an expression that equals it. The caller has
+            proved them.
         rules: what to rewrite with. A rule that is not in ``RULES`` is checked first.
         limits: where to stop; a table that a limit cut short is sound and says ``truncated``.
 
@@ -80,7 +82,8 @@ def saturate(
     limits = limits or Limits()
     begin = time.monotonic()
     statement, encoding = encode(values, seeds)
-    program = _Program(preamble(_without_large_sums(rules, [*values, *(s for _, s in seeds)])), statement)
+    everything = [*values, *itertools.chain.from_iterable(seeds)]
+    program = _Program(preamble(_without_large_sums(rules, everything)), statement)
     with _lock:
         outcome, whole = _saturate_guarded(program, limits)
     assert outcome.rows is not None

@@ -2,8 +2,9 @@
 
 The rules that saturate never cancel and never distribute, because that does not end. Forms that need it (one-pass
 moments, a mean folded out of a product, merged weights, interpolations) are proposed here by a few named
-transformations of expressions, applied everywhere in a value and composed a few times. What the normal form proves
-equal to the value is given to saturation; what it does not prove is counted and forgotten. Design section 5.2.
+transformations of expressions, applied to the parts of a value and composed a few times. A seed is a part and another
+form of that part which the normal form has proved equal; saturation makes one class of the two, so that seeds of
+different parts combine by themselves. What is not proved is counted and forgotten. Design section 5.2.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from rewrites import seeding_forms as forms
+from rewrites.language import collapse
 from rewrites.normal_form import NormalForm
 from rewrites.saturate import LARGEST_SUM
 from rewrites.seeding_terms import canonical
@@ -31,12 +33,11 @@ FORMS_PER_NODE: Final = 4
 JOINED: Final = " + "
 """Between the names of composed transformations."""
 LARGEST_GROWTH: Final = 3
-"""A seed has at most this many times the distinct nodes of its value, plus ``ALLOWANCE``."""
+"""A form has at most this many times the distinct nodes of its part, plus ``ALLOWANCE``."""
 ALLOWANCE: Final = 12
-"""Distinct nodes a seed may have more, so that small values can grow too."""
+"""Distinct nodes a form may have more, so that small parts can grow too."""
 LARGEST_TOTAL: Final = 400
-"""Distinct nodes of all seeds, counted for each by itself. Each brings a copy of its value's table: an attention block
-with LayerNorms grows from 1.9k nodes to about 10k within this limit, and to more than 60k with twelve seeds."""
+"""Distinct nodes that all seeds add to the values."""
 LARGEST_PRODUCT: Final = 8
 """Factors of one product, those under its sums included, unless the value has more: n of them cost about 3^n nodes."""
 
@@ -105,12 +106,12 @@ TRANSFORMATIONS: Final[tuple[Transformation, ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """A proved form of a value."""
+    """A part of what is saturated, and a proved form of it."""
 
-    output: int
-    """Position of the value."""
+    part: Expr
+    """A part of a value with its scalars gathered (``rewrites.language.collapse``), or of an earlier seed's form."""
     value: Expr
-    """What equals it wherever it is defined."""
+    """What equals the part, and is defined where it is."""
     transformation: str
     """Names of the transformations that made it, in order of application, joined by `` + ``."""
 
@@ -126,7 +127,7 @@ class SeedReport:
     infinitely many products.
     """
     seeds: tuple[Seed, ...]
-    """One transformation applied everywhere, then one applied at one place, then compositions."""
+    """Forms by one transformation, then by compositions."""
     refused: Mapping[str, Mapping[str, int]]
     """For each name as in ``Seed.transformation``, how many forms were refused for which reason."""
     seconds: float
@@ -135,15 +136,15 @@ class SeedReport:
     """The limit that ended the search; empty if it came to its end."""
 
     @property
-    def pairs(self) -> tuple[tuple[int, Expr], ...]:
+    def pairs(self) -> tuple[tuple[Expr, Expr], ...]:
         """The seeds as ``rewrites.saturate.saturate`` takes them."""
-        return tuple((seed.output, seed.value) for seed in self.seeds)
+        return tuple((seed.part, seed.value) for seed in self.seeds)
 
 
 def find_seeds(
     values: Sequence[Expr],
     transformations: Sequence[Transformation] = TRANSFORMATIONS,
-    limit: int = 12,
+    limit: int = 24,
     seconds: float = 2.0,
 ) -> SeedReport:
     """Forms of the values that cancellation and distributivity give, each proved by the normal form.
@@ -163,20 +164,44 @@ def find_seeds(
     for transformation in transformations:
         if transformation.replaces:
             search.replace(transformation)
-    plain = [Seed(i, value, "") for i, value in enumerate(search.current)]
-    level = search.admit_all(s for seed in plain for t in beside for s in _everywhere(seed, t))
-    search.admit_all(s for seed in plain for t in beside for s in _one_by_one(seed, t))
+    plain = [_Context(collapse(value)) for value in search.current]
+    search.known.update(walk(context.value for context in plain))
+    level = [made for context in plain for t in beside if (made := search.everywhere(context, t))]
+    for context in plain:
+        for t in beside:
+            search.one_by_one(context, t)
     for _ in range(1, LONGEST_COMPOSITION):
-        level = search.admit_all(
-            s for seed in level for t in beside if _may_follow(t, seed) for s in _everywhere(seed, t)
-        )
+        level = [
+            made for context in level for t in beside if context.allows(t) and (made := search.everywhere(context, t))
+        ]
     took = time.monotonic() - begin
     log.debug("%d seeds in %.3f s%s", len(search.admitted), took, search.stopped and f", stopped: {search.stopped}")
     refused = {name: dict(sorted(reasons.items())) for name, reasons in search.refused.items()}
     return SeedReport(tuple(search.current), tuple(search.admitted), refused, took, search.stopped)
 
 
-# ------------------------------------------------------------------------------------------------- admission
+# ------------------------------------------------------------------------------------------------ the search
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """A value with some of its parts in other forms: where compositions find what to transform next."""
+
+    value: Expr
+    """Such as the value itself."""
+    names: tuple[str, ...] = ()
+    """Transformations applied so far."""
+    origin: Mapping[Expr, Expr] = field(default_factory=dict[Expr, Expr])
+    """What the parts that have changed were before any transformation."""
+
+    def allows(self, transformation: Transformation) -> bool:
+        """Whether to go on with it: directly repeated or not yet used, lest it undoes what it did before."""
+        return transformation.name == self.names[-1] or transformation.name not in self.names
+
+    def before(self, form: Expr) -> Expr:
+        """A form in which changed parts that it holds whole are as they were: saturation knows that those are equal."""
+        kept = {now: was for now, was in self.origin.items() if now.free == was.free and now is not form}
+        return rebuild(form, kept)
 
 
 @dataclass(slots=True)
@@ -191,54 +216,80 @@ class _Search:
     stopped: str = ""
     current: list[Expr] = field(init=False)
     """What to saturate."""
-    _seen: set[tuple[int, Expr]] = field(init=False)
-    _proofs: list[NormalForm] = field(init=False)
-    _nodes: int = 0
+    known: set[Expr] = field(default_factory=set[Expr])
+    """Every part of what is saturated, seeds included."""
+    _holds: dict[tuple[Expr, Expr], bool] = field(default_factory=dict[tuple[Expr, Expr], bool])
+    """For each part and form in its canonical writing, whether it was admitted."""
+    _proofs: NormalForm = field(default_factory=NormalForm)
+    _added: int = 0
 
     def __post_init__(self) -> None:
         self.current = list(self.values)
-        self._seen = {(i, canonical(value)) for i, value in enumerate(self.values)}
-        self._proofs = [NormalForm() for _ in self.values]
 
     def replace(self, transformation: Transformation) -> None:
         """Exchanges each value for a proved form, made everywhere if that can be proved, else at the first place."""
-        for i in range(len(self.values)):
-            before = Seed(i, self.current[i], "")
-            for seed in itertools.chain(_everywhere(before, transformation), _one_by_one(before, transformation)):
-                if self._may_replace(seed) and self._proved(seed):
-                    self.current[i] = seed.value
-                    self._seen.add((i, canonical(seed.value)))
+        for i, value in enumerate(self.values):
+            now = self.current[i]
+            for form in itertools.chain(_replaced(now, transformation), _one_by_one(now, transformation)):
+                seed = Seed(value, form, transformation.name)
+                if self._may_replace(i, form) and self._proved(seed):
+                    self.current[i] = form
                     break
 
-    def _may_replace(self, seed: Seed) -> bool:
+    def _may_replace(self, position: int, form: Expr) -> bool:
         """Whether saturation still holds every tensor of the value, and no two values become one."""
-        others = {v for i, v in enumerate(self.current) if i != seed.output}
-        return seed.value not in others and set(leaves([seed.value])) == set(leaves([self.current[seed.output]]))
+        others = {v for i, v in enumerate(self.current) if i != position}
+        return form not in others and set(leaves([form])) == set(leaves([self.current[position]]))
 
-    def admit_all(self, seeds: Iterable[Seed]) -> list[Seed]:
-        """Those of the seeds that are admitted."""
-        return [seed for seed in seeds if self._admit(seed)]
+    def everywhere(self, context: _Context, transformation: Transformation) -> _Context | None:
+        """Admits the first other form of each part, operands first; the value in these forms, None without any."""
+        tops = _tops(context.value)
+        names = (*context.names, transformation.name)
+        done: dict[Expr, Expr] = {}
+        after = _Context(context.value, names, origin := {})
+        for node in walk([context.value]):
+            part = context.origin.get(node, node)
+            now = make(node.op, tuple(done[a] for a in node.args), node.attr) if node.args else node
+            form = next(_forms(now, transformation), None) if node in tops else None
+            if form is not None and self._admit(Seed(part, collapse(after.before(form)), JOINED.join(names))):
+                now = collapse(form)
+            done[node] = now
+            if now is not part:
+                origin[now] = part
+        value = done[context.value]
+        return replace(after, value=value) if value is not context.value else None
+
+    def one_by_one(self, context: _Context, transformation: Transformation) -> None:
+        """Admits every other form of each part."""
+        tops = _tops(context.value)
+        for node in walk([context.value]):
+            if node in tops:
+                for form in _forms(node, transformation):
+                    self._admit(Seed(node, collapse(form), transformation.name))
 
     def _admit(self, seed: Seed) -> bool:
-        """Admits the seed if it is new, small enough and proved.
+        """Whether the seed is among those admitted: it is if it is new, small enough and proved.
 
         New means: different beyond order, factoring and cancelled factors. The first two saturation finds by itself,
         with the third it would not end.
         """
-        key = (seed.output, canonical(seed.value))
-        if self.stopped or key in self._seen:
+        written = canonical(seed.value)
+        key = (seed.part, written)
+        if key in self._holds:
+            return self._holds[key]
+        if self.stopped or written is canonical(seed.part):
             return False
-        nodes = _Size.of(seed.value).nodes
+        added = sum(node not in self.known for node in walk([seed.value]))
         if len(self.admitted) >= self.limit:
             self.stopped = f"{self.limit} seeds"
-        elif self.admitted and self._nodes + nodes > LARGEST_TOTAL:
+        elif self.admitted and self._added + added > LARGEST_TOTAL:
             self.stopped = f"{LARGEST_TOTAL} nodes in seeds"
-        self._seen.add(key)
-        if not self._proved(seed):
-            return False
-        self.admitted.append(seed)
-        self._nodes += nodes
-        return True
+        self._holds[key] = self._proved(seed) and self._interchangeable(seed)
+        if self._holds[key]:
+            self.admitted.append(seed)
+            self.known.update(walk([seed.value]))
+            self._added += added
+        return self._holds[key]
 
     def _proved(self, seed: Seed) -> bool:
         """Whether a form is proved; a refusal is counted."""
@@ -248,14 +299,24 @@ class _Search:
             return False
         reason = self._reason_against(seed)
         if reason:
-            log.debug("%s refused, %s: %s", seed.transformation, reason, seed.value)
-            self.refused.setdefault(seed.transformation, Counter())[reason] += 1
+            self._refuse(seed, reason)
         return not reason
 
+    def _interchangeable(self, seed: Seed) -> bool:
+        """Whether a proved form is defined nowhere else: in one class, either may take the other's place."""
+        if self._proofs.compare(seed.value, seed.part).equal:
+            return True
+        self._refuse(seed, "defined where the part is not")
+        return False
+
+    def _refuse(self, seed: Seed, reason: str) -> None:
+        log.debug("%s refused, %s: %s", seed.transformation, reason, seed.value)
+        self.refused.setdefault(seed.transformation, Counter())[reason] += 1
+
     def _reason_against(self, seed: Seed) -> str:
-        if not _Size.of(seed.value).within(_Size.of(self.values[seed.output])):
+        if not _Size.of(seed.value).within(_Size.of(seed.part)):
             return "too large"
-        verdict = self._proofs[seed.output].compare(self.values[seed.output], seed.value)
+        verdict = self._proofs.compare(seed.part, seed.value)
         if verdict.equal:
             return ""
         return "not equal" if verdict.decided else "undecided"
@@ -291,42 +352,28 @@ class _Size:
         )
 
 
-# ----------------------------------------------------------------------------------------------- application
-
-
-def _everywhere(seed: Seed, transformation: Transformation) -> Iterator[Seed]:
-    """The form with each node in its first other form, operands first; none if no node has one."""
-    tops = _tops(seed.value)
+def _replaced(value: Expr, transformation: Transformation) -> Iterator[Expr]:
+    """The value with each part in its first other form, operands first; none if no part has one."""
+    tops = _tops(value)
     done: dict[Expr, Expr] = {}
-    for node in walk([seed.value]):
-        rebuilt = make(node.op, tuple(done[a] for a in node.args), node.attr) if node.args else node
-        done[node] = next(_forms(rebuilt, transformation), rebuilt) if node in tops else rebuilt
-    if done[seed.value] is not seed.value:
-        yield _made(seed, done[seed.value], transformation)
+    for node in walk([value]):
+        now = make(node.op, tuple(done[a] for a in node.args), node.attr) if node.args else node
+        done[node] = next(_forms(now, transformation), now) if node in tops else now
+    if done[value] is not value:
+        yield done[value]
 
 
-def _one_by_one(seed: Seed, transformation: Transformation) -> Iterator[Seed]:
-    """The forms with one node in one of its other forms."""
-    tops = _tops(seed.value)
-    for node in walk([seed.value]):
+def _one_by_one(value: Expr, transformation: Transformation) -> Iterator[Expr]:
+    """The values with one part in one of its other forms."""
+    tops = _tops(value)
+    for node in walk([value]):
         if node in tops:
             for form in _forms(node, transformation):
-                yield _made(seed, rebuild(seed.value, {node: form}), transformation)
+                yield rebuild(value, {node: form})
 
 
 def _forms(node: Expr, transformation: Transformation) -> Iterator[Expr]:
     return itertools.islice((f for f in transformation.apply(node) if f is not node), FORMS_PER_NODE)
-
-
-def _may_follow(transformation: Transformation, seed: Seed) -> bool:
-    """Whether to compose: a transformation is repeated directly or not at all, lest it undoes what it did before."""
-    *earlier, last = seed.transformation.split(JOINED)
-    return transformation.name == last or transformation.name not in earlier
-
-
-def _made(seed: Seed, value: Expr, transformation: Transformation) -> Seed:
-    name = f"{seed.transformation}{JOINED}{transformation.name}" if seed.transformation else transformation.name
-    return Seed(seed.output, value, name)
 
 
 def _tops(value: Expr) -> frozenset[Expr]:

@@ -18,6 +18,7 @@ import pytest
 from rewrites.audit import audit
 from rewrites.rules import RULES, Rule, Term, Variable
 from rewrites.saturate import LARGEST_SUM, Limits, saturate, shut_down, warm_up
+from rewrites.seeds import find_seeds
 from rewrites.table import Table
 from sgraph.axis import Axis, Size
 from sgraph.errors import SaturationFailed
@@ -248,10 +249,19 @@ def test_long_sums_keep_their_association() -> None:
 # ------------------------------------------------------------------------------- determinism, termination
 
 PRINT_FINGERPRINTS = """
-from tests.unit.test_saturate import fingerprint, random_value, rmsnorm_linear, wide
-from rewrites.saturate import saturate
-print([fingerprint(saturate([v])) for v in (rmsnorm_linear, wide(5), random_value(3))])
+from tests.unit.test_saturate import tables
+print(tables())
 """
+
+
+def tables() -> list[str]:
+    """Fingerprints of tables without and with seeds."""
+    centred = x - mean_over(k, x)
+    layernorm_linear = sum_over(k, centred * rsqrt(mean_over(k, centred * centred) + const("1e-6")) * g * w)
+    seeded = find_seeds([layernorm_linear])
+    assert seeded.seeds
+    plain = [saturate([v]) for v in (rmsnorm_linear, wide(5), random_value(3))]
+    return [fingerprint(t) for t in (*plain, saturate(seeded.values, seeded.pairs))]
 
 
 def test_tables_are_the_same_in_every_process() -> None:
@@ -267,8 +277,7 @@ def test_tables_are_the_same_in_every_process() -> None:
         for seed in ("1", "2")
     ]
     printed = {process.communicate(timeout=100)[0] for process in processes}
-    here = [fingerprint(saturate([v])) for v in (rmsnorm_linear, wide(5), random_value(3))]
-    assert printed == {f"{here}\n"}
+    assert printed == {f"{tables()}\n"}
 
 
 def random_value(seed: int) -> Expr:

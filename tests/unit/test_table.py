@@ -138,7 +138,7 @@ def test_lora_with_and_without_the_merged_weight() -> None:
     half = const("1/2")
     value = sum_over(k, x * w) + half * sum_over(r, sum_over(k, x * a) * b)
     merged = w + half * sum_over(r, a * b)
-    plain, seeded = saturate([value]), saturate([value], seeds=[(0, sum_over(k, x * merged))])
+    plain, seeded = saturate([value]), saturate([value], seeds=[(value, sum_over(k, x * merged))])
     assert plain.lookup(sum_over(k, x * w) + half * sum_over(k, x * sum_over(r, a * b))) == 0
     assert all(present(plain, sum_over(k, x * w), sum_over(k, x * a), sum_over(r, a * b), a * b))
     assert plain.lookup(merged) is None
