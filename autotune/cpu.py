@@ -27,6 +27,9 @@ from sgraph.ir import SGraph
 
 Mode = Literal["eager", "inductor"]
 
+FORM: Final = "inductor, other forms"
+"""How a plan is labelled whose unary functions are computed their other way (``autotune.torch_forms``)."""
+
 FINALISTS: Final = 4
 """How many plans go through Inductor and into the final comparison."""
 INPUT_SETS: Final = 3
@@ -37,6 +40,8 @@ RANKING_SHARE: Final = 0.15
 """Part of the budget for the first round, which ranks many plans run eagerly."""
 FINAL_SHARE: Final = 0.3
 """Part of the budget that compilation leaves to the final comparison."""
+FORMS_S: Final = 0.3
+"""Seconds to find out which forms of its functions make a compiled plan faster."""
 SMALLEST_CLAIM_PERCENT: Final = 10.0
 """Below this, nothing is claimed where memory bounds the time or the timing protocol was not kept."""
 
@@ -173,8 +178,12 @@ class _Run:
     rows: dict[str, CpuRow] = field(default_factory=dict[str, CpuRow])
     plans: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     """Name and source of the plans still in the race, best first."""
+    formed: dict[str, str] = field(default_factory=dict[str, str])
+    """Source of a plan with its functions computed their other way, where it has such functions."""
     sets: list[tuple[torch.Tensor, ...]] = field(default_factory=list[tuple[torch.Tensor, ...]])
     compared: CpuComparison | None = None
+    other_forms: bool = True
+    """Whether the other forms were faster on the first plan."""
     quickest_compile_s: float = 0.0
     """The first compile pays for a cold start, so the quickest one says what to expect."""
 
@@ -197,6 +206,9 @@ class _Run:
             self.rows[label] = replace(self.rows[label], source=source)
             if self._admit(CpuCandidate(label, source, function, "eager")):
                 self.plans.append((name, source))
+                formed = print_torch(graph, forms=True)
+                if formed != source:
+                    self.formed[name] = formed
 
     def rank(self) -> None:
         """Where there are more plans than the final takes, keep the fastest when run eagerly."""
@@ -215,7 +227,10 @@ class _Run:
             raise KeyboardInterrupt
 
     def compile(self) -> None:
-        """Compile baselines and plans as the budget allows, in turn, so that neither side goes without."""
+        """Compile baselines and plans as the budget allows, in turn, so that neither side goes without.
+
+        Of the first plan both forms of its functions are compiled, of the others only the form that was faster.
+        """
         builders = (
             (cpu_baselines.DEFAULT, cpu_baselines.inductor),
             (cpu_baselines.AUTOTUNED, cpu_baselines.autotuned),
@@ -224,7 +239,7 @@ class _Run:
             for name, build in builders[turn : turn + 1]:
                 self._compile_baseline(name, build)
             for name, source in self.plans[turn : turn + 1]:
-                self._compile_plan(name, source)
+                self._compile_forms(name, source, first=turn == 0)
 
     def final(self) -> None:
         """Everything that is left, in one interleaved run."""
@@ -247,14 +262,26 @@ class _Run:
         self._add_baseline(build(self.function, self.sets[0], self._compile_seconds()))
         self._compiled_in(time.perf_counter() - started)
 
-    def _compile_plan(self, name: str, source: str) -> None:
-        label = _label(name, "inductor")
+    def _compile_forms(self, name: str, source: str, *, first: bool) -> None:
+        library, other = _label(name, "inductor"), f"{name} ({FORM})"
+        if name not in self.formed or (not first and not self.other_forms):
+            self._compile_plan(library, source)
+            return
+        self._compile_plan(other, self.formed[name])
+        if first:
+            self._compile_plan(library, source)
+            both = {n: self.callables[n] for n in (library, other) if n in self.callables}
+            if len(both) == 2:
+                times = {r.name: r.median_us for r in self._compare(both, FORMS_S, 5).rows}
+                self.other_forms = times.get(other, float("inf")) < times.get(library, float("inf"))
+
+    def _compile_plan(self, label: str, source: str) -> None:
         self.rows[label] = CpuRow(label, "candidate", "inductor", source=source)
         late = self._too_late()
         if late:
             self._fail(label, late)
             return
-        self._say(f"compiling {name}")
+        self._say(f"compiling {label}")
         started = time.perf_counter()
         try:
             function = cpu_baselines.compile_function(load_torch(source), self.sets[0], self._compile_seconds())

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
+from autotune.torch_forms import FORMS
 from autotune.torch_nodes import ATOM, COMPARE, MUL, NEGATE, Dims, Node, Nodes, Value, identifier
 from sgraph.axis import Axis, Extent
 from sgraph.errors import UnsupportedOperator, UnsupportedProgram
@@ -24,7 +25,7 @@ CHUNK: Final = 64
 """Extent assumed of a symbolic axis where costs are compared, inside its range."""
 
 CALLS: Final = {
-    **{name: f"torch.{name}({{}})" for name in ("sigmoid", "tanh", "erf", "relu", "abs", "sin", "cos")},
+    **{name: f"torch.{name}({{}})" for name in ("exp", "sigmoid", "tanh", "erf", "relu", "abs", "sin", "cos")},
     "silu": "F.silu({})",
     "softplus": "F.softplus({})",
     "gelu": "F.gelu({})",
@@ -49,8 +50,11 @@ class _Factor:
 class Lowering:
     """Expressions over tensors to torch values."""
 
-    def __init__(self, graph: SGraph) -> None:
+    def __init__(self, graph: SGraph, *, forms: bool = False) -> None:
         self.graph = graph
+        self.forms = forms
+        self.used: dict[str, None] = {}
+        """Functions printed in their other form, in order of first use."""
         self.nodes = Nodes()
         tensors = (*graph.program.inputs, *graph.intermediates)
         self.compute = DType.FP64 if any(t.dtype is DType.FP64 for t in tensors) else DType.FP32
@@ -176,11 +180,11 @@ class Lowering:
             case Op.SQRT:
                 return nodes.unary("torch.sqrt({})", self._tensor(e.args[0]), word="sqrt")
             case Op.EXP:
-                return nodes.unary("torch.exp({})", self._tensor(e.args[0]), word="exp")
+                return nodes.unary(self._call("exp"), self._tensor(e.args[0]), word="exp")
             case Op.LOG:
                 return nodes.unary("torch.log({})", self._tensor(e.args[0]), word="log")
             case Op.CALL:
-                return nodes.unary(_call_template(e.name), self._tensor(e.args[0]), word=e.name)
+                return nodes.unary(self._call(e.name), self._tensor(e.args[0]), word=e.name)
             case Op.MAX2 | Op.MIN2:
                 return self._extremum(e)
             case Op.LT | Op.LE | Op.EQ:
@@ -202,6 +206,12 @@ class Lowering:
                 a = self._tensor(operand)
                 inside = [x for x in axes if x in a.axes]
                 return nodes.reduce("amax" if e.op is Op.MAX else "amin", a, inside) if inside else a
+
+    def _call(self, name: str) -> str:
+        if not (self.forms and name in FORMS):
+            return _call_template(name)
+        self.used.setdefault(name)
+        return FORMS[name].name + "({})"
 
     def _read(self, e: Expr) -> Value:
         assert isinstance(e.attr, Read)

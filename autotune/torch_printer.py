@@ -21,15 +21,19 @@ import linecache
 import textwrap
 from collections.abc import Callable
 
+from autotune.torch_forms import FORMS
 from autotune.torch_lowering import Lowering
 from autotune.torch_nodes import LINE, Writer, count_uses
+from sgraph import border
 from sgraph.errors import CompilationFailed
 from sgraph.ir import Kernel, SGraph
 from sgraph.program import Tensor
 
 
-def print_torch(graph: SGraph, function: str = "run") -> str:
-    """A Python source whose one function takes the program's inputs and returns its outputs.
+def print_torch(graph: SGraph, function: str = "run", *, forms: bool = False) -> str:
+    """A Python source whose last function takes the program's inputs and returns its outputs.
+
+    With ``forms``, the functions of ``autotune.torch_forms`` are computed their other way.
 
     The function has the program's input order, output types and dimension order, dimensions of extent 1
     included; several outputs are returned as a tuple. The text is the same for the same graph.
@@ -38,22 +42,28 @@ def print_torch(graph: SGraph, function: str = "run") -> str:
         UnsupportedOperator: the graph calls a function torch has no name for here.
         UnsupportedProgram: a symbolic extent is the size of no input.
     """
-    lowering = Lowering(graph)
+    lowering = Lowering(graph, forms=forms)
     blocks = [[(s.tensor.name, lowering.store(s.tensor, s.value)) for s in k.stores] for k in graph.kernels]
     tensors = (*graph.program.inputs, *graph.intermediates, *(o.tensor for o in graph.program.outputs))
     uses = count_uses([root for block in blocks for _, root in block])
-    writer = Writer(lowering.nodes.dims, [function, *(t.name for t in tensors)], uses)
-    body: list[str] = []
+    helpers = [FORMS[name] for name in lowering.used]
+    writer = Writer(lowering.nodes.dims, [function, *(h.name for h in helpers), *(t.name for t in tensors)], uses)
+    body = [f"    {t.name} = {view}" for t, view in _views(graph)]
+    body += [""] if body else []
     for kernel, block in zip(graph.kernels, blocks, strict=True):
         body += [*_wrapped(_purpose(graph, kernel), "    # "), *writer.block(block), ""]
-    body.append(f"    return {', '.join(output.tensor.name for output in graph.program.outputs)}")
+    body.append(f"    return {', '.join(_results(graph))}")
     text = "\n".join(body)
     imports = "import torch\nimport torch.nn.functional as F" if "F." in text else "import torch"
-    return f"{_header(graph)}\n\n{imports}\n\n\n{_signature(graph, function)}\n{text}\n"
+    defined = "".join(f"{h.source}\n\n" for h in helpers)
+    return f"{_header(graph)}\n\n{imports}\n\n\n{defined}{_signature(graph, function)}\n{text}\n"
 
 
-def load_torch(source: str) -> Callable[..., object]:
+def load_torch(source: str, *, library: bool = False) -> Callable[..., object]:
     """The function that a printed source defines, as a new function object each time.
+
+    With ``library`` it calls torch's own functions in the place of the forms that the source defines: the program
+    that gate 1 captures.
 
     Raises:
         CompilationFailed: the text is not Python, or defines no function.
@@ -68,6 +78,8 @@ def load_torch(source: str) -> Callable[..., object]:
     defined = [v for v in namespace.values() if callable(v) and getattr(v, "__module__", "") == "prism_torch"]
     if not defined:
         raise CompilationFailed("the torch source defines no function", where=name)
+    if library:
+        namespace.update({f.name: f.library() for f in FORMS.values() if f.name in namespace})
     return defined[-1]
 
 
@@ -101,8 +113,25 @@ def _purpose(graph: SGraph, kernel: Kernel) -> str:
     return f"{kernel.name}: {reads or 'nothing'} -> {stores}"
 
 
+def _views(graph: SGraph) -> list[tuple[Tensor, str]]:
+    """Inputs that are views of what the function takes; one that keeps its name comes last, for it hides the whole."""
+    if graph.program.border is None:
+        return []
+    pairs = zip(graph.program.inputs, graph.program.border.views, strict=True)
+    found = [(t, v) for t, v in pairs if v.steps]
+    return [(t, border.view_text(v)) for t, v in sorted(found, key=lambda pair: pair[0].name == pair[1].parameter)]
+
+
+def _results(graph: SGraph) -> list[str]:
+    """What the function returns, as text."""
+    names = [o.tensor.name for o in graph.program.outputs]
+    if graph.program.border is None:
+        return names
+    return [border.merge_text(n, m) for n, m in zip(names, graph.program.border.merges, strict=True)]
+
+
 def _signature(graph: SGraph, function: str) -> str:
-    parameters = [f"{tensor.name}: torch.Tensor" for tensor in graph.program.inputs]
+    parameters = [f"{tensor.name}: torch.Tensor" for tensor in border.parameters(graph.program)]
     count = len(graph.program.outputs)
     result = "torch.Tensor" if count == 1 else f"tuple[{', '.join(['torch.Tensor'] * count)}]"
     line = f"def {function}({', '.join(parameters)}) -> {result}:"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
 
 import torch
 
@@ -14,15 +16,21 @@ from prism.pipeline import Found, Outcome, Proved, Request
 from prism.progress import Progress
 from prism.proving import prove
 from prism.report import Accuracy, Row
+from prism.work import work_of
+from sgraph.border import parameters
 from sgraph.bounds import launches, lower_bound, speed_of_light
 from sgraph.errors import PrismError
 from sgraph.program import Program
 from sgraph.target import Target
 from verify.certificate import Certificate
-from verify.numerics import NumericsReport, Prepared
+from verify.inputs import HOSTILE, Distribution, make_inputs
+from verify.numerics import NumericsReport, Prepared, Round
 from verify.verdict import Status
 
 log = logging.getLogger("prism.measure")
+
+HOSTILE_CALL_S: Final = 0.02
+"""A program is tried on hostile inputs where one eager call takes no longer than this."""
 
 
 def outcome_on_cpu(request: Request, found: Found, target: Target, spent: Effort, progress: Progress) -> Outcome:
@@ -30,11 +38,11 @@ def outcome_on_cpu(request: Request, found: Found, target: Target, spent: Effort
     with progress.stage("print and prove again"):
         plans, refused = _printed(request, found, spent)
     with progress.stage("measure"), progress.raising():
-        prepared = Prepared.of(found.program, request.reference, request.all_inputs)
+        prepared = _prepared(request, found)
         reports: dict[int, NumericsReport] = {}
 
         def check(function: Callable[..., object]) -> str | None:
-            report = prepared.check(function)
+            report = checked(prepared, function)
             reports[id(function)] = report
             return None if report.passed else f"inaccurate: {report}"
 
@@ -52,6 +60,8 @@ def outcome_on_cpu(request: Request, found: Found, target: Target, spent: Effort
     best = by_name.get(measured.winner.rsplit(" (", 1)[0])
     first = best or (plans[0] if plans else None)
     torch_source = print_torch(first.family.graph) if first is not None else ""
+    if best is not None:
+        torch_source = measured.row(measured.winner).source
     report = reports.get(id(callables[measured.winner])) if measured.winner in callables else None
     certificate = None
     if best is not None:
@@ -70,6 +80,34 @@ def outcome_on_cpu(request: Request, found: Found, target: Target, spent: Effort
     )
 
 
+def _prepared(request: Request, found: Found) -> list[tuple[str, Prepared]]:
+    """Inputs to hold candidates to: the example's, and hostile ones of the same sizes where a call is quick."""
+    examples = Prepared.of(found.program, request.reference, request.all_inputs)
+    sets = [("the example inputs", examples)]
+    started = time.perf_counter()
+    request.reference(*request.all_inputs)
+    if time.perf_counter() - started > HOSTILE_CALL_S:
+        return sets
+    masked = any(not t.finite for t in found.program.inputs)
+    for offset, distribution in enumerate(d for d in HOSTILE if masked or d is not Distribution.MASKED_ROWS):
+        inputs = make_inputs(
+            found.program, examples.sizes, seed=request.seed + offset, distribution=distribution, device="cpu"
+        )
+        sets.append((distribution.value, Prepared.of(found.program, request.reference, inputs)))
+    return sets
+
+
+def checked(prepared: Sequence[tuple[str, Prepared]], function: Callable[..., object]) -> NumericsReport:
+    """Gate 3 on a callable: a round for each set of inputs, up to the first that breaks the contract."""
+    rounds: list[Round] = []
+    for name, inputs in prepared:
+        ratio, failure = inputs.check_once(function)
+        rounds.append(Round(name, 0, inputs.sizes, ratio, failure))
+        if failure is not None:
+            break
+    return NumericsReport("contract", tuple(rounds))
+
+
 def _printed(request: Request, found: Found, spent: Effort) -> tuple[list[Proved], list[Row]]:
     """Plans that differ as torch programs and whose printed text is proved equal to the program once more."""
     kept: dict[str, Proved] = {}
@@ -86,7 +124,9 @@ def _printed(request: Request, found: Found, spent: Effort) -> tuple[list[Proved
         if source in looked:
             continue
         looked.add(source)
-        reason = _not_equal(request, found.program, load_torch(source))
+        texts = dict.fromkeys((source, print_torch(proved.family.graph, forms=True)))
+        reasons = (_not_equal(request, found.program, load_torch(text, library=True)) for text in texts)
+        reason = next((r for r in reasons if r is not None), None)
         if reason is None:
             kept[source] = proved
         else:
@@ -98,10 +138,10 @@ def _not_equal(request: Request, program: Program, function: Callable[..., objec
     """Why a printed torch program is not proved equal to the program; None if it is."""
     sizes = {
         t.name: tuple(1 if a is None else a.extent for a in t.axes)
-        for t in program.inputs
+        for t in parameters(program)
         if any(a is not None and not isinstance(a.extent, int) for a in t.axes)
     }
-    masks = [t.name for t in program.inputs if not t.finite]
+    masks = [t.name for t in parameters(program) if not t.finite]
     try:
         verdict = prove(request.function, function, request.inputs, sizes=sizes, may_hold_minus_inf=masks)
     except PrismError as error:
@@ -132,11 +172,14 @@ def _measured_row(row: CpuRow, proved: Proved | None, found: Found, target: Targ
         return shown
     graph = proved.family.graph
     limit_us = speed_of_light(graph, target, found.sizes) * 1e6
+    flops, traffic = work_of(graph, found.sizes)
     return shown.model_copy(
         update={
             "family": proved.number,
             "kernels": launches(graph),
             "bound_us": lower_bound(graph, target, found.sizes) * 1e6,
+            "flops": flops,
+            "traffic_bytes": traffic,
             "speed_of_light_percent": 100 * limit_us / row.median_us if row.median_us else None,
             "verdict": proved.verdict.status.value,
         }
