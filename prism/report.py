@@ -51,6 +51,12 @@ class Row(_Record):
     """Spread of the measurements."""
     speed_of_light_percent: float | None = None
     """Share of the hardware limit that the modelled or measured time reaches."""
+    flops: float | None = None
+    """Floating-point operations of the plan."""
+    traffic_bytes: float | None = None
+    """Bytes its kernels read and write, each tensor once per kernel."""
+    tuning_us: list[float] = Field(default_factory=list)
+    """Best time after each point that the tuner looked at."""
     parameters: dict[str, dict[str, int]] = Field(default_factory=dict)
     """Chosen parameters, per kernel."""
     resources: list[dict[str, int | str]] = Field(default_factory=list)

@@ -1,0 +1,22 @@
+"""What a plan has to do, whatever its parameters: arithmetic and memory traffic, for rooflines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sgraph.axis import Axis
+from sgraph.bounds import operations, tensor_bytes
+from sgraph.dags import elements, is_dot
+from sgraph.ir import SGraph
+from sgraph.scaled import stabilise
+
+
+def work_of(graph: SGraph, sizes: Mapping[Axis, int]) -> tuple[float, float]:
+    """Floating-point operations, and bytes that its kernels read and write once each."""
+    flops = moved = 0
+    for kernel in graph.kernels:
+        for value, space in operations(tuple(stabilise(s.value) for s in kernel.stores)):
+            flops += (2 if is_dot(value) else 1) * elements(space, sizes)
+        tensors = [*map(graph.tensor, kernel.reads), *(s.tensor for s in kernel.stores)]
+        moved += sum(tensor_bytes(t, sizes) for t in tensors)
+    return float(flops), float(moved)
