@@ -62,7 +62,7 @@ class Table:
     truncated: bool = False
     """Whether a limit was hit, so that some equal forms are missing."""
     seconds: float = 0.0
-    """Wall time from call to table."""
+    """Wall time from the call to the engine's rows, of which the table is then made."""
     steps: int = 0
     """Rewriting rounds of the engine."""
     _index: dict[Node, int] = field(init=False, repr=False, compare=False)

@@ -325,6 +325,18 @@ def test_tables_stay_small(name: str) -> None:
     assert table.seconds < 1.0
 
 
+def test_a_whole_attention_block_saturates() -> None:
+    from benchmarks.saturation import captured_block
+
+    spec = values(captured_block())
+    report = find_seeds(spec)
+    table = saturate(report.values, report.pairs)
+    assert not table.truncated
+    assert table.e_nodes < 50_000
+    assert table.lookup(spec[0]) == table.roots[0]
+    assert audit(table, sample=200).passed
+
+
 @pytest.mark.parametrize("name", [*WORKLOADS, "safe_softmax"])
 def test_seeded_tables_agree_with_random_tensors(name: str) -> None:
     program = {**WORKLOADS, "safe_softmax": safe_softmax}[name](SMALL)
