@@ -277,7 +277,8 @@ def sgraph_text(g: SGraph) -> str:
 
 
 def _kernel_text(kernel: Kernel) -> str:
-    lines = [f"kernel {kernel.name}: {_roles_text(kernel)}", f"  reads   {', '.join(kernel.reads) or 'nothing'}"]
+    kind = "fold" if kernel.fold else "kernel"  # a fold runs once, its reads are constant
+    lines = [f"{kind} {kernel.name}: {_roles_text(kernel)}", f"  reads   {', '.join(kernel.reads) or 'nothing'}"]
     lines += [f"  stores  {_equation(s.tensor, s.value, '          ')}" for s in kernel.stores]
     return "\n".join(lines)
 

@@ -18,7 +18,9 @@ from sgraph.expr import Expr, Op, Read, call, const, exp, leaves, make, rebuild,
 from sgraph.generate import Family, Search, SearchLimits, generate
 from sgraph.ir import Kernel, Role, SGraph, Store
 from sgraph.plans import PlanLimits
+from sgraph.printer import python
 from sgraph.program import DType, Output, Program, Tensor
+from sgraph.reader import read
 from sgraph.schedule import Accumulate, Loop
 from tests.programs import (
     H200,
@@ -284,6 +286,44 @@ def test_many_outputs_are_grouped_within_a_limit_that_is_counted() -> None:
     found = search(program("p", (x,), *outputs), SearchLimits(PlanLimits(stored=0, groupings=5), families=20))
     assert {len(f.graph.kernels) for f in found.families} >= {1}
     assert found.dropped["limit: groupings of outputs"] == 4140 - 5
+
+
+# ------------------------------------------------------------------------------------------------- folds
+
+
+def declared_constant(p: Program, *names: str) -> Program:
+    inputs = (dataclasses.replace(t, constant=t.name in names) for t in p.inputs)
+    return dataclasses.replace(p, inputs=tuple(inputs))
+
+
+@pytest.mark.parametrize(("name", "weights"), [("rmsnorm_linear", ("g", "W")), ("lora", ("A", "B"))])
+def test_folds_read_constants_alone_cost_nothing_and_compute_the_program(name: str, weights: tuple[str, ...]) -> None:
+    small = dataclasses.replace(PROGRAMS[name](SMALL))
+    folded = [f for f in agrees(declared_constant(small, *weights)).families if f.graph.folded]
+    assert folded
+    for family in folded:
+        constant = set(weights)
+        for kernel in family.graph.kernels:
+            if kernel.fold:
+                assert set(kernel.reads) <= constant
+                constant |= {s.tensor.name for s in kernel.stores}
+        called = [k for k in family.graph.kernels if not k.fold]
+        assert launches(family.graph) == sum(2 if k.with_role(Role.SPLIT) else 1 for k in called)
+        assert any(set(k.reads) & constant - set(weights) for k in called), "what is folded is read"
+        assert python_round_trip(family.graph) == family.graph
+
+
+def python_round_trip(graph: SGraph) -> object:
+    return read(python(graph))
+
+
+def test_a_folded_gain_beats_multiplying_at_every_call_and_a_fold_is_read_in_full() -> None:
+    p = declared_constant(rmsnorm_linear(LARGE), "g", "W")
+    found = search(p)
+    family = find(found, lambda f: bool(f.graph.folded) and launches(f.graph) == 1)
+    read_bytes = sum(t.largest_bytes() for t in (*p.inputs[:1], *family.graph.folded, p.outputs[0].tensor))
+    assert work_bound(family.graph, H200, sizes_of(p)) == pytest.approx(read_bytes / H200.dram_bytes_per_s)
+    assert not any(f.graph.folded for f in search(rmsnorm_linear(LARGE)).families), "nothing is declared constant"
 
 
 # ------------------------------------------------------------------------------------------------ bounds
