@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rewrites.rules import RULES, Rule
+from rewrites.scaled_lemma import STATEMENTS
 
 _INTRODUCTION = """\
 # Rewrite rules
@@ -26,17 +27,31 @@ counterexample without it.
 """
 
 
+_LEMMA = """\
+## Scaled values
+
+Not rules of the table, but checked like them (`rewrites/scaled_lemma.py`): a sum of exponentials is accumulated, merged
+over tiles and over cells as pairs of a scale and a total, and proved as the plain sum. `x`, `y`, `z` are pairs, `x + y`
+merges them, `[x]` is the number that `x` stands for; the unit is what an empty or fully masked tile gives. Each
+statement is evaluated in 50 digits and proved by z3 over the reals on every path through its comparisons.
+"""
+
+
 def render(rules: Sequence[Rule] = RULES) -> str:
     """The page, as Markdown that ends in a newline."""
-    rows = [("rule", "before -> after", "when", "reference"), ("----",) * 4]
+    rows = [("rule", "before -> after", "when", "reference")]
     for rule in rules:
         arrow = "<->" if rule.both_ways else "->"
         economy = [f"one factor: `{', '.join(map(str, rule.single))}`"] if rule.single else []
         conditions = "; ".join([*(f"`{c}`" for c in rule.when), *economy]) or "always"
         rows.append((rule.name, f"`{rule.left} {arrow} {rule.right}`", conditions, rule.reference))
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines: list[str] = []
-    for position, row in enumerate(rows):
-        fill = "-" if position == 1 else " "
-        lines.append("| " + " | ".join(cell.ljust(width, fill) for cell, width in zip(row, widths, strict=True)) + " |")
-    return _INTRODUCTION + "\n" + "\n".join(lines) + "\n"
+    lemma = [("statement", "for all pairs"), *((s.name, f"`{s.says}`") for s in STATEMENTS)]
+    return "\n".join([_INTRODUCTION, _table(rows), _LEMMA, _table(lemma)])
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, the first of them the titles, as a Markdown table."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    padded.insert(1, ["-" * width for width in widths])
+    return "".join("| " + " | ".join(row) + " |\n" for row in padded)

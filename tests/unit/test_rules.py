@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,7 @@ from rewrites.rules import (
     variables,
 )
 from rewrites.rules_doc import render
+from rewrites.scaled_lemma import STATEMENTS
 from sgraph.errors import SaturationFailed
 from sgraph.expr import Op
 
@@ -120,6 +122,14 @@ def test_the_page_lists_every_rule_with_its_conditions() -> None:
         assert str(rule.right) in line
         assert rule.reference in line
         assert all(str(condition) in line for condition in rule.when)
+
+
+def test_the_page_is_the_one_that_is_kept() -> None:
+    assert (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8") == render()
+
+
+def test_the_page_states_the_lemma_about_scaled_values() -> None:
+    assert all(f"`{statement.says}`" in render() for statement in STATEMENTS)
 
 
 def test_the_page_follows_the_records() -> None:
