@@ -7,6 +7,7 @@
     print(fast.report())
 
     print(prism.prove(fn, rewritten, *example_inputs))
+    print(prism.explain(fn, *example_inputs))
 
 Importing this package imports neither torch nor any of the engines; they come at first use.
 """
@@ -16,18 +17,22 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, Unpack, overload
 
 if TYPE_CHECKING:
     import torch
 
+    from prism.decorated import Decorated
+    from prism.explain import Explanation
+    from prism.options import Dynamic
+    from prism.partitioned import Partitioned
     from prism.result import Result
     from sgraph.axis import Extent
     from verify.verdict import Verdict
 
 __version__: Final = "0.1.0"
 
-__all__ = ["PrismError", "__version__", "load", "prove", "superoptimize"]
+__all__ = ["PrismError", "__version__", "explain", "load", "prove", "superoptimize"]
 
 
 def _check_neighbours() -> None:
@@ -48,48 +53,155 @@ _check_neighbours()
 from sgraph.errors import PrismError  # noqa: E402 (only after the check that it is ours)
 
 
-def superoptimize(  # noqa: PLR0913 (one keyword per question a caller may have)
-    function: Callable[..., object],
-    *inputs: torch.Tensor,
+class MoreOptions(TypedDict, total=False):
+    """What ``superoptimize`` takes beside its first options."""
+
+    sizes: Mapping[str, Sequence[Extent]] | None
+    seed: int
+    out: str | Path | None
+    progress: bool
+    use_store: bool
+
+
+@overload
+def superoptimize(
+    *,
     target: str | None = None,
     effort: str = "default",
-    sizes: Mapping[str, Sequence[Extent]] | None = None,
     constant: Collection[str] = (),
-    seed: int = 0,
-    out: str | Path | None = None,
-    progress: bool = False,
-    use_store: bool = True,
-) -> Result:
+    may_hold_minus_inf: Collection[str] = (),
+    dynamic: Dynamic | None = None,
+    fallback: bool = True,
+    example: Sequence[object] | None = None,
+    **options: Unpack[MoreOptions],
+) -> Callable[[Callable[..., object]], Decorated]: ...
+
+
+@overload
+def superoptimize(
+    function: Callable[..., object],
+    *inputs: object,
+    target: str | None = None,
+    effort: str = "default",
+    constant: Collection[str] = (),
+    may_hold_minus_inf: Collection[str] = (),
+    dynamic: Dynamic | None = None,
+    fallback: Literal[False],
+    example: None = None,
+    **options: Unpack[MoreOptions],
+) -> Result: ...
+
+
+@overload
+def superoptimize(
+    function: Callable[..., object],
+    *inputs: object,
+    target: str | None = None,
+    effort: str = "default",
+    constant: Collection[str] = (),
+    may_hold_minus_inf: Collection[str] = (),
+    dynamic: Dynamic | None = None,
+    fallback: bool = True,
+    example: None = None,
+    **options: Unpack[MoreOptions],
+) -> Result | Partitioned: ...
+
+
+def superoptimize(
+    function: Callable[..., object] | None = None,
+    *inputs: object,
+    target: str | None = None,
+    effort: str = "default",
+    constant: Collection[str] = (),
+    may_hold_minus_inf: Collection[str] = (),
+    dynamic: Dynamic | None = None,
+    fallback: bool = True,
+    example: Sequence[object] | None = None,
+    **options: Unpack[MoreOptions],
+) -> Result | Partitioned | Callable[[Callable[..., object]], Decorated]:
     """Find the fastest equal of a torch function, with the reason to believe that it is equal.
 
+    Without a function it is a decorator, ``@prism.superoptimize(effort="quick")``: the search is run at the first call,
+    for its inputs, or right away for those given as ``example``.
+
     Args:
-        function: a function of tensors that returns a tensor or a tuple of them.
+        function: a function of tensors that returns a tensor or a tuple of them. It may have no side effects: where it
+            is one program, as much as it does beside computing is lost.
         inputs: example tensors, one per parameter; their shapes are the ones tuned for.
         target: ``cpu``, ``a100``, ``h100``, ``h200`` or ``b200``; the GPU if there is one, else the CPU.
         effort: ``quick``, ``default`` or ``max``.
-        sizes: for a parameter, the size of each dimension, an ``sgraph.axis.Size`` where it is known only at
-            call time.
         constant: parameters whose contents stay the same between calls (weights).
-        seed: of every random choice; the same seed gives the same families in the same order.
-        out: folder for sources, report and certificate; one under the cache directory by default.
-        progress: whether to show a live line on a terminal.
-        use_store: whether an earlier result of the same search may be returned, and this one is kept.
+        may_hold_minus_inf: parameters that are additive masks; all others are finite.
+        dynamic: by parameter and dimension, the range of a size that is known only at call time: (low, high),
+            (low, high, divisor), or an ``sgraph.axis.Size`` to name one size in several places.
+        fallback: whether a function that is not one program is optimised region by region, the rest staying torch;
+            it is called once for that, on copies of the inputs. Otherwise it raises ``UnsupportedProgram`` or
+            ``UnsupportedOperator``.
+        example: for the decorator, inputs to search for at once.
+        options: ``sizes``: for a parameter, the size of each dimension (the long form of ``dynamic``); ``seed`` of
+            every random choice, the same seed gives the same families in the same order; ``out``: folder for sources,
+            report and certificate; ``progress``: whether to show a live line on a terminal; ``use_store``: whether an
+            earlier result of the same search may be returned, and this one is kept.
 
     Returns:
-        A callable with ``.source``, ``.verdict``, ``.report()``, ``.speedup`` and ``.save()``.
+        A callable with ``.source``, ``.report()``, ``.to_json()`` and ``.save()``; with ``.verdict`` and ``.speedup``
+        where the function is one program, with ``.results`` by region where it is not.
 
     Raises:
         PrismError: one of its subclasses (module ``sgraph.errors``) for everything a user can mend.
     """
-    from prism.pipeline import Request, run
-    from prism.progress import Progress
-    from prism.settings import load
+    from prism.door import open_door
 
-    folder = Path(out) if out is not None else None
-    request = Request(function, inputs, "", sizes, target, effort, seed, folder, frozenset(constant), use_store)
-    shown = Progress(live=progress)
-    with shown.shown():
-        return run(request, load(), shown)
+    asked: dict[str, Any] = {
+        "target": target,
+        "effort": effort,
+        "constant": constant,
+        "may_hold_minus_inf": may_hold_minus_inf,
+        "dynamic": dynamic,
+        "fallback": fallback,
+        **options,
+    }
+    if function is not None:
+        return open_door(function, inputs, **asked)
+
+    def decorate(decorated: Callable[..., object]) -> Decorated:
+        from prism.decorated import Decorated
+
+        found = Decorated(decorated, asked)
+        if example is not None:
+            found.search(*example)
+        return found
+
+    return decorate
+
+
+def explain(
+    function: Callable[..., object],
+    *inputs: object,
+    sizes: Mapping[str, Sequence[Extent]] | None = None,
+    constant: Collection[str] = (),
+    may_hold_minus_inf: Collection[str] = (),
+) -> Explanation:
+    """What ``superoptimize`` would optimise in a function, what it would leave to torch and why, before any search.
+
+    A function that is not one program is called once, on copies of the inputs.
+
+    Args:
+        function: as for ``superoptimize``.
+        inputs: example inputs.
+        sizes: for a parameter, the size of each dimension.
+        constant: parameters whose contents stay the same between calls.
+        may_hold_minus_inf: parameters that are additive masks; all others are finite.
+
+    Returns:
+        An explanation with ``.text``, ``.to_json()``, ``.regions``, ``.cuts`` and ``.notes``; notebooks show it.
+
+    Raises:
+        PrismError: the function does not run on the inputs.
+    """
+    from prism.explain import explain as explain_function
+
+    return explain_function(function, inputs, sizes=sizes, constant=constant, may_hold_minus_inf=may_hold_minus_inf)
 
 
 def prove(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from sgraph.axis import Size
 from sgraph.border import parameters
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger("prism.search")
+
+FARTHEST: Final = 1 << 31
+"""Elements that a strided tensor may span; kernels are checked for offsets up to here."""
 
 
 class Guarded:
@@ -28,16 +32,49 @@ class Guarded:
         """Runs elsewhere."""
         self.fallbacks = 0
         """Calls that the original function answered."""
+        self.reason = ""
+        """Why it answered the last of them."""
+        self._names = parameter_order(original)
 
-    def __call__(self, *inputs: object) -> object:
+    def __call__(self, *inputs: object, **named: object) -> object:
         """Run the found callable, or the original one where an input does not fit; the first time with a warning."""
-        reason = misfit(self.program, inputs)
-        if reason is None:
-            return self.found(*inputs)
+        values = positional(self._names, inputs, named) if named else inputs
+        reason = misfit(self.program, values) if values is not None else unplaced(named)
+        if reason is None and values is not None:
+            return self.found(*values)
+        self.missed(reason or "")
+        return self.original(*inputs, **named)
+
+    def missed(self, reason: str) -> None:
+        """Count a call that the original function answers, and warn of the first."""
         if not self.fallbacks:
             log.warning("%s runs as it was written: %s", self.program.name, reason)
         self.fallbacks += 1
-        return self.original(*inputs)
+        self.reason = reason
+
+
+def parameter_order(function: Callable[..., object]) -> tuple[str, ...]:
+    """Names of the parameters that may be given by position; none where a function does not tell."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return ()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+    return tuple(name for name, p in signature.parameters.items() if p.kind in kinds)
+
+
+def positional(
+    names: Sequence[str], inputs: tuple[object, ...], named: Mapping[str, object]
+) -> tuple[object, ...] | None:
+    """The arguments of a call in the order of the parameters; None where a name has no place there."""
+    rest = names[len(inputs) :]
+    wanted = rest[: len(named)]
+    return (*inputs, *(named[n] for n in wanted)) if set(wanted) == set(named) else None
+
+
+def unplaced(named: Mapping[str, object]) -> str:
+    """Why arguments by name have no place."""
+    return f"it was not searched for with the arguments {', '.join(map(repr, named))}"
 
 
 def misfit(program: Program, inputs: tuple[object, ...]) -> str | None:
@@ -50,16 +87,45 @@ def misfit(program: Program, inputs: tuple[object, ...]) -> str | None:
     if len(inputs) != len(expected):
         return f"{len(inputs)} inputs given, {len(expected)} expected"
     symbols: dict[str, int] = {}
+    device: torch.device | None = None
     for tensor, given in zip(expected, inputs, strict=True):
         if not isinstance(given, torch.Tensor):
             return f"{tensor.name} is a {type(given).__name__}, not a tensor"
+        wrong = _wrong_kind(tensor.name, given)
+        if wrong is not None:
+            return wrong
         if given.dtype != torch_dtype(tensor.dtype):
             return f"{tensor.name} is {given.dtype}, {tensor.dtype.value} expected"
-        if given.requires_grad and torch.is_grad_enabled():
-            return f"{tensor.name} requires a gradient, which kernels do not give"
+        if device is not None and given.device != device:
+            return f"{tensor.name} lies on {given.device}, the inputs before it on {device}"
+        device = given.device
         wrong = _wrong_shape(tensor, given, symbols)
         if wrong is not None:
             return wrong
+    if device is not None and torch.is_autocast_enabled(device.type):
+        return "autocast is on, which chooses the types of operators"
+    return None
+
+
+def _wrong_kind(name: str, given: torch.Tensor) -> str | None:
+    """What keeps a tensor from being read as plain memory, whatever its shape."""
+    import torch
+
+    if type(given) not in (torch.Tensor, torch.nn.Parameter):
+        return f"{name} is of the tensor subclass {type(given).__name__}"
+    if torch._C._functorch.is_functorch_wrapped_tensor(given):  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue, reportUnknownMemberType]
+        return f"{name} is inside a function transform such as vmap"
+    if given.layout is not torch.strided:
+        return f"{name} is not dense: {given.layout}"
+    if given.device.type not in ("cpu", "cuda"):
+        return f"{name} lies on {given.device}"
+    if given.requires_grad and torch.is_grad_enabled():
+        return f"{name} requires a gradient, which kernels do not give"
+    if given.is_neg() or given.is_conj():
+        return f"{name} is a view that torch negates or conjugates when it reads it"
+    spanned = sum((n - 1) * s for n, s in zip(given.shape, given.stride(), strict=True))
+    if spanned >= FARTHEST and not given.is_contiguous():
+        return f"{name} spans {spanned} elements"
     return None
 
 

@@ -11,17 +11,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from math import prod
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from prism.frontend import files, load_function
 from prism.pairs import Pair, Sizes, side_by_side
 from rewrites.normal_form import Comparison, compare
 from sgraph.arithmetic import Array
 from sgraph.axis import Axis, Extent, ordered
-from sgraph.errors import InputError, UnsupportedOperator
+from sgraph.errors import UnsupportedOperator
 from sgraph.evaluate import constants, evaluate, numerically_equal
 from sgraph.expr import (
     REDUCTIONS,
@@ -89,23 +87,6 @@ def prove(
     start = time.perf_counter()
     verdict = _together([decide(pair, pairs.sizes) for pair in pairs.results], pairs.facts)
     return replace(verdict, seconds=time.perf_counter() - start)
-
-
-def load_candidate(target: str) -> Callable[..., object]:
-    """The function that ``FILE::function`` names; its file need not offer example inputs.
-
-    Raises:
-        FileOrFunctionNotFound: the file or the function does not exist, or the file does not load.
-    """
-    try:
-        return load_function(target).function
-    except InputError:
-        pass
-    # All but the inputs was found: the same steps without them.
-    file, _, name = target.partition("::")
-    module = files._load(Path(file).expanduser(), target)  # pyright: ignore[reportPrivateUsage]
-    functions = files._public_functions(module)  # pyright: ignore[reportPrivateUsage]
-    return functions[name] if name else next(iter(functions.values()))
 
 
 # ------------------------------------------------------------------------------------------------ decision

@@ -8,37 +8,53 @@ from typing import Annotated
 
 import typer
 
-from prism.commands.options import Effort, Inputs, Json, Seed, Store, Target
+from prism.commands.options import Effort, Inputs, Json, Masks, Seed, Store, Target
 
 
-def optimize(
+def optimize(  # noqa: PLR0913 (one option per question a caller may have)
     function: Annotated[str, typer.Argument(metavar="FILE::FUNCTION", help="What to optimise.")],
     *,
     target: Target = None,
     effort: Effort = "default",
     inputs: Inputs = None,
+    masks: Masks = None,
+    fallback: Annotated[
+        bool, typer.Option("--fallback/--no-fallback", help="Optimise the supported parts of a function that is not.")
+    ] = True,
     out: Annotated[Path | None, typer.Option(help="Folder for the run: sources, report, certificate.")] = None,
     seed: Seed = 0,
     store: Store = True,
     as_json: Json = False,
 ) -> None:
     """Search, prove, lower, tune and rank kernels for one function."""
+    from prism.door import open_door
     from prism.frontend import load_function, override_inputs, parse_input_spec
-    from prism.pipeline import Request, run
     from prism.progress import Progress
-    from prism.settings import load
+    from prism.result import Result
 
     progress = Progress(live=not as_json)
-    with progress.shown():
-        with progress.stage("load"):
-            loaded = load_function(function)
-            tensors, sizes = override_inputs(loaded, [parse_input_spec(text) for text in inputs or []])
-        request = Request(
-            loaded.function, tuple(tensors), loaded.name, sizes, target, effort, seed, out, use_store=store
-        )
-        result = run(request, load(), progress)
+    with progress.stage("load"):
+        loaded = load_function(function)
+        tensors, sizes = override_inputs(loaded, [parse_input_spec(text) for text in inputs or []])
+    result = open_door(
+        loaded.function,
+        tuple(tensors),
+        target=target,
+        effort=effort,
+        sizes=sizes,
+        may_hold_minus_inf=masks or (),
+        fallback=fallback,
+        seed=seed,
+        out=out,
+        progress=progress,
+        use_store=store,
+        name=loaded.name,
+    )
     if as_json:
         typer.echo(result.to_json())
+        return
+    if not isinstance(result, Result):
+        typer.echo(result.report())
         return
     from rich.console import Console
 

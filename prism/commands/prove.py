@@ -24,10 +24,10 @@ def prove(
     Exit code 0: proved; 1: refuted; 3: unknown; 2: mistakes.
     """
     from prism.frontend import load_function, override_inputs, parse_input_spec
-    from prism.proving import load_candidate
+    from prism.frontend.files import load_without_inputs
     from prism.proving import prove as prove_functions
 
-    spec, candidate = load_function(first), load_candidate(second)
+    spec, candidate = load_function(first), load_without_inputs(second)
     tensors, sizes = override_inputs(spec, [parse_input_spec(text) for text in inputs or []])
     verdict = prove_functions(spec.function, candidate, tensors, sizes=sizes)
     if as_json:

@@ -53,6 +53,21 @@ def load_function(target: str) -> LoadedFunction:
         FileOrFunctionNotFound: the file or the function does not exist, or the file does not load.
         InputError: the file offers no usable inputs for the function.
     """
+    module, path, name, function = _find(target)
+    return LoadedFunction(function, _call_inputs(module, name, target.partition("::")[0]), path.resolve(), name)
+
+
+def load_without_inputs(target: str) -> Callable[..., object]:
+    """The function that ``FILE::function`` names; its file need not offer example inputs.
+
+    Raises:
+        FileOrFunctionNotFound: the file or the function does not exist, or the file does not load.
+    """
+    return _find(target)[-1]
+
+
+def _find(target: str) -> tuple[ModuleType, Path, str, Callable[..., object]]:
+    """The loaded module of ``FILE::function``, its file, and the function with its name."""
     file, _, name = target.partition("::")
     path = Path(file).expanduser()
     if not path.is_file():
@@ -68,8 +83,7 @@ def load_function(target: str) -> LoadedFunction:
             where=target,
             do=f"one of: {', '.join(f'{file}::{c}' for c in close)}" if close else "define a function at top level",
         )
-    function = functions[name]
-    return LoadedFunction(function, _call_inputs(module, name, file), path.resolve(), name)
+    return module, path, name, functions[name]
 
 
 def _nearby(path: Path) -> str:

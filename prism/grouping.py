@@ -1,0 +1,60 @@
+"""The largest groups of operators that can each run as one call.
+
+This module imports torch and is itself imported at first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
+
+from torch.fx import GraphModule, Node
+
+
+def group(graph: GraphModule, inside: Sequence[Node], epochs: Mapping[Node, int]) -> list[tuple[Node, ...]]:
+    """Merge nodes along edges while the graph of groups stays without cycles and no group spans two epochs.
+
+    Returns:
+        Groups in the order of their first nodes, each in the graph's order. A graph without cycles among contracted
+        groups means that each of them is convex, and that they can be called one after the other.
+    """
+    groups: dict[Node, int] = {node: number for number, node in enumerate(inside)}
+    for node in inside:
+        for other in node.all_input_nodes:
+            if other not in groups or groups[other] == groups[node] or epochs[other] != epochs[node]:
+                continue
+            merged = {n: groups[other] if g == groups[node] else g for n, g in groups.items()}
+            if ordered(graph.graph.nodes, merged, epochs) is not None:
+                groups = merged
+    found: dict[int, list[Node]] = {}
+    for node in inside:
+        found.setdefault(groups[node], []).append(node)
+    return [tuple(nodes) for nodes in found.values()]
+
+
+def ordered(nodes: Iterable[Node], groups: Mapping[Node, int], epochs: Mapping[Node, int]) -> list[Node | int] | None:
+    """Single nodes and groups (by number) in an order in which they can run; None if there is none.
+
+    Nodes with side effects begin an epoch and keep their places; inside an epoch the original order is kept as far as
+    the groups allow.
+    """
+    places: dict[Hashable, tuple[int, int]] = {}
+    before: dict[Node | int, set[Node | int]] = {}
+    for place, node in enumerate(nodes):
+        unit: Node | int = groups.get(node, node)
+        places.setdefault(unit, (epochs[node], place))
+        before.setdefault(unit, set()).update(u for i in node.all_input_nodes if (u := groups.get(i, i)) != unit)
+    sorter = TopologicalSorter(before)
+    try:
+        sorter.prepare()
+    except CycleError:
+        return None
+    found: list[Node | int] = []
+    ready: list[Node | int] = list(sorter.get_ready())
+    while ready:
+        ready.sort(key=places.__getitem__)
+        unit = ready.pop(0)
+        found.append(unit)
+        sorter.done(unit)
+        ready.extend(sorter.get_ready())
+    return found
