@@ -24,8 +24,8 @@ from sgraph.expr import NONNEGATIVE_CALLS, POSITIVE_CALLS, Op, Read, Sign
 
 Array = NDArray[np.float64]
 
-RANGES: Final = ((-1.0, 1.0), (0.1, 1.0))
-"""Leaves are drawn from the first range in one round and from the second in another."""
+RANGES: Final = ((-1.0, 1.0), (0.1, 1.0), (-1.0, -0.1))
+"""Leaves are drawn from each range in a round of its own: small tensors of mixed signs may happen to have one sign."""
 _RELATIVE, _ABSOLUTE = 1e-7, 1e-9
 
 

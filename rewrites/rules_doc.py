@@ -37,6 +37,37 @@ statement is evaluated in 50 digits and proved by z3 over the reals on every pat
 """
 
 
+_YOUR_OWN = """\
+## A rule of your own
+
+`rewrites.saturate.saturate` takes rules. One that is not listed above is checked first, and runs only if it is proved
+and needs each of its conditions; otherwise `SaturationFailed` says what is wrong. For a wrong rule it shows a
+counterexample that can be pasted into Python: `evaluate` gives both sides.
+
+```python
+from rewrites.rules import RULES, Rule, Term, Variable
+from rewrites.saturate import saturate
+from sgraph.axis import Axis
+from sgraph.errors import SaturationFailed
+from sgraph.expr import Op, leaf, maximum
+
+a, b = Variable("a"), Variable("b")
+commuted = Rule("max2-comm", Term(Op.MAX2, (a, b)), Term(Op.MAX2, (b, a)))
+x, y = (leaf(name, [Axis("m", 16)]) for name in "xy")
+table = saturate([maximum(x, y)], rules=[*RULES, commuted])
+assert table.lookup(maximum(y, x)) == table.roots[0]
+
+try:
+    saturate([x + y], rules=[*RULES, Rule("slip", a + b, a * b)])
+except SaturationFailed as refused:
+    print(refused)
+```
+
+A rule can also be checked alone: `rewrites.check.check_rule(rule)` gives the verdict, the reason, the counterexample
+and the conditions that it does not need.
+"""
+
+
 def render(rules: Sequence[Rule] = RULES) -> str:
     """The page, as Markdown that ends in a newline."""
     rows = [("rule", "before -> after", "when", "reference")]
@@ -46,7 +77,7 @@ def render(rules: Sequence[Rule] = RULES) -> str:
         conditions = "; ".join([*(f"`{c}`" for c in rule.when), *economy]) or "always"
         rows.append((rule.name, f"`{rule.left} {arrow} {rule.right}`", conditions, rule.reference))
     lemma = [("statement", "for all pairs"), *((s.name, f"`{s.says}`") for s in STATEMENTS)]
-    return "\n".join([_INTRODUCTION, _table(rows), _LEMMA, _table(lemma)])
+    return "\n".join([_INTRODUCTION, _table(rows), _LEMMA, _table(lemma), _YOUR_OWN])
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

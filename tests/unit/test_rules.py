@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -126,6 +127,19 @@ def test_the_page_lists_every_rule_with_its_conditions() -> None:
 
 def test_the_page_is_the_one_that_is_kept() -> None:
     assert (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8") == render()
+
+
+def test_the_example_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    _, example, _ = re.split(r"```(?:python)?\n", render())
+    exec(example, {})
+    refusal = capsys.readouterr().out
+    assert "rule slip is wrong" in refusal
+    pasted = refusal[refusal.index("from rewrites.check") :].splitlines()[:3]
+    rule = Rule("slip", a + b, a * b)
+    names: dict[str, object] = {"rule": rule}
+    exec("\n".join(pasted[:2]), names)
+    left, right = eval(pasted[2], names)
+    assert left != right, "what the message shows is a counterexample"
 
 
 def test_the_page_states_the_lemma_about_scaled_values() -> None:

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -169,6 +170,23 @@ def test_a_killed_child_is_replaced() -> None:
     os.kill(child, signal.SIGKILL)
     assert gone(child)
     assert saturate([rmsnorm_linear]).lookup(rmsnorm_linear) == 0
+
+
+def test_a_child_that_dies_in_the_middle_leaves_the_table_before() -> None:
+    shut_down()
+    before = children()
+    warm_up()
+    (child,) = children() - before
+    saturate([rmsnorm_linear])
+    killer = threading.Timer(0.7, os.kill, (child, signal.SIGKILL))
+    killer.start()
+    table = saturate([wide(15)], limits=Limits(e_nodes=10**9, seconds=60, memory_bytes=2 << 30))
+    killer.join()
+    assert gone(child)
+    assert table.truncated
+    assert table.steps >= 1
+    assert table.lookup(wide(15)) == 0
+    assert audit(table, sample=500).passed
 
 
 def interrupt(signum: int, frame: FrameType | None) -> None:
