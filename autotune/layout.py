@@ -17,7 +17,7 @@ from typing import Final
 import networkx as nx
 
 from sgraph.axis import Axis, largest, ordered
-from sgraph.errors import PrismError
+from sgraph.errors import LoweringLimit
 from sgraph.expr import REDUCTIONS, Expr, Op, factors, reduction
 from sgraph.ir import Kernel, Role
 from sgraph.scaled import stabilise
@@ -29,10 +29,6 @@ MAX_RANK: Final = 2
 """Most dimensions of a tile that is kept."""
 MAX_PRODUCT_RANK: Final = 3
 """Most dimensions of a product that is reduced as soon as it is formed."""
-
-
-class LoweringLimit(PrismError):
-    """A kernel that cannot be printed as Triton source yet; the message names what stands in the way."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,3 +106,7 @@ class JobFileError(PrismError):
 
 class BatchError(PrismError):
     """A batch that cannot start or go on: it runs already, its job file was changed, a worker cannot be started."""
+
+
+class LoweringLimit(PrismError):
+    """A kernel that cannot be printed as Triton source yet; the message names what stands in the way."""

@@ -54,6 +54,12 @@ def host_attribute(value: Any, name: str) -> Attribute | Method | None:
             return Attribute(DTypeName(value.dtype))
         case Memory(), "device":
             return Attribute(DEVICE)
+        case Memory(), "is_meta" | "_version":
+            return Attribute(0)
+        case Memory(), "is_inference":
+            return Method(lambda: False)
+        case Memory(), "data_ptr":
+            return Method(lambda: id(value))
         case Memory(), "dim":
             return Method(lambda: len(value.shape))
         case Memory(), "stride":
@@ -64,6 +70,8 @@ def host_attribute(value: Any, name: str) -> Attribute | Method | None:
             return Method(value.get)
         case dict(), "setdefault":
             return Method(value.setdefault)
+        case dict(), "clear":
+            return Method(value.clear)
         case str(), "join":
             return Method(value.join)
         case type(), "__name__":
@@ -139,6 +147,7 @@ HOST_FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
     "torch.empty": _empty,
     "triton.cdiv": _cdiv,
     "triton.next_power_of_2": _next_power_of_2,
+    "any": any,
     "isinstance": isinstance,
     "len": len,
     "max": max,

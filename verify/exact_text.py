@@ -216,6 +216,11 @@ class Text:
                     raise KernelCheckFailed(f"{len(items)} values for {len(elements)} names", where=self._place(target))
                 for element, item in zip(elements, items, strict=True):
                     self._assign(element, item, frame)
+            case ast.Subscript(value=table, slice=index) if not frame.in_kernel:
+                entries = self._value(table, frame)
+                if not isinstance(entries, dict):
+                    raise self._unsupported(target, f"assignment to {ast.unparse(target)}")
+                entries[self._value(index, frame)] = value
             case _:
                 raise self._unsupported(target, f"assignment to {ast.unparse(target)}")
 

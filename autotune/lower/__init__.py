@@ -1,6 +1,6 @@
 """Lowering: a family and its schedules as one readable Triton source."""
 
-from autotune.layout import LoweringLimit
 from autotune.lower.emit import lower
+from sgraph.errors import LoweringLimit
 
 __all__ = ["LoweringLimit", "lower"]

@@ -12,7 +12,15 @@ from autotune.layout import layout_of
 from autotune.lower.arguments import Partials
 from autotune.lower.format import formatted
 from autotune.lower.kernel import EmittedFunction, emit_phase
-from autotune.lower.launcher import EmittedKernel, launcher_lines, take_lines, taking_lines
+from autotune.lower.launcher import (
+    EmittedKernel,
+    fold_lines,
+    folded_inputs,
+    launcher_lines,
+    take_lines,
+    taking_lines,
+    variables,
+)
 from autotune.lower.names import FileNames, identifier
 from autotune.lower.tiles import is_wide
 from autotune.parameters import Parameters, default_parameters
@@ -71,6 +79,10 @@ def lower(
         takes=take_lines(graph.program),
         taken=[f"{identifier(t.name)}: torch.Tensor" for t in border.parameters(graph.program)],
         taking=taking_lines(graph.program),
+        folding=fold_lines(graph, kernels, names),
+        fold_inputs=[names.tensor[t.name] for t in folded_inputs(graph)],
+        fold_given=variables(folded_inputs(graph), names),
+        fold_summary=_fold_summary(graph, names),
     )
     return f'"""{_docstring(graph, header or {})}\n"""\n\n{formatted(text)}'
 
@@ -131,7 +143,8 @@ def _wrapped(line: str) -> list[str]:
 def _kernel_line(kernel: Kernel) -> str:
     roles = ", ".join(f"{axis}: {role.value}" for axis, role in kernel.roles)
     stores = ", ".join(s.tensor.name for s in kernel.stores)
-    return f"{kernel.name} -> {stores}   ({roles})"
+    once = ", once" if kernel.fold else ""
+    return f"{kernel.name} -> {stores}   ({roles}{once})"
 
 
 def _version() -> str:
@@ -172,6 +185,12 @@ def _symbol_lines(graph: SGraph) -> list[str]:
         for a in sorted(found)
         if isinstance(a.extent, Size)
     ]
+
+
+def _fold_summary(graph: SGraph, names: FileNames) -> str:
+    stored = ", ".join(names.tensor[t.name] for t in graph.folded)
+    inputs = ", ".join(names.tensor[t.name] for t in folded_inputs(graph))
+    return f"Compute {stored} from {inputs}, which stay the same from call to call."
 
 
 def _summary(graph: SGraph, names: FileNames) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from autotune.layout import Layout, LoweringLimit
+from autotune.layout import Layout
 from autotune.lower.arguments import Argument, Partials
 from autotune.lower.code import Code, Dims, Kind, Level, infix
 from autotune.lower.function import Function, Scope, is_constant
@@ -15,6 +15,7 @@ from autotune.lower.padding import NEUTRAL_TEXT, ZERO, Lanes
 from autotune.lower.reduce import PAIRWISE, dot, operand, reduced_tile
 from autotune.lower.uses import count_uses, shifted, used_as
 from sgraph.axis import Axis
+from sgraph.errors import LoweringLimit
 from sgraph.expr import Expr, Op, reduction
 from sgraph.ir import SGraph
 from sgraph.program import DType

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from autotune.layout import Layout, LoweringLimit
+from autotune.layout import Layout
 from autotune.lower.arguments import Partials
 from autotune.lower.kernel import EmittedFunction
 from autotune.lower.names import FileNames, identifier
 from autotune.lower.tiles import MOST_CELLS, is_wide
 from sgraph.axis import Axis, Size
 from sgraph.border import merge_text, pinned, view_text
+from sgraph.errors import LoweringLimit
 from sgraph.expr import Expr
 from sgraph.ir import Kernel, SGraph
 from sgraph.program import Program, Tensor
@@ -40,19 +41,57 @@ def launcher_lines(graph: SGraph, kernels: Sequence[EmittedKernel], names: FileN
     program = graph.program
     if not program.inputs:
         raise LoweringLimit(f"program {program.name} has no input tensor", do="give it one")
-    lines = [f"sizes = _sizes({_input_table(graph, names)})"]
-    lines += _size_lines(graph, names)
-    lines += ["config = _configuration(config)", f"device = {names.tensor[program.inputs[0].name]}.device"]
-    stored = [s.tensor for k in graph.kernels for s in k.stores]
+    called = [(i, k) for i, k in enumerate(kernels) if not k.kernel.fold]
+    lines = [f"sizes = _sizes({_table(program.inputs, names)})"]
+    if graph.folded:
+        given = ", ".join(names.tensor[t.name] for t in folded_inputs(graph))
+        lines.append(f"{variables(graph.folded, names)} = _folded({given}, config=config)")
+    lines += _size_lines(program.inputs, [k for _, k in called], names)
+    lines += _run_lines(called, program.inputs[0], names)
+    results = ", ".join(names.tensor[o.tensor.name] for o in program.outputs)
+    return [*lines, f"return {results}"]
+
+
+def folded_inputs(graph: SGraph) -> tuple[Tensor, ...]:
+    """The constant inputs that the folds of a graph read."""
+    read = {name for k in graph.kernels if k.fold for name in k.reads}
+    return tuple(t for t in graph.program.inputs if t.name in read)
+
+
+def fold_lines(graph: SGraph, kernels: Sequence[EmittedKernel], names: FileNames) -> list[str]:
+    """The body of ``fold``, without indentation; nothing if no kernel is a fold.
+
+    Raises:
+        LoweringLimit: a fold has an axis of unknown size that no constant input has.
+    """
+    folds = [(i, k) for i, k in enumerate(kernels) if k.kernel.fold]
+    if not folds:
+        return []
+    inputs = folded_inputs(graph)
+    if not inputs:
+        raise LoweringLimit("a fold reads no input", do="report this family")
+    lines = [f"sizes = _sizes({_table(inputs, names)})"]
+    lines += _size_lines(inputs, [k for _, k in folds], names)
+    return [*lines, *_run_lines(folds, inputs[0], names), f"return {variables(graph.folded, names)}"]
+
+
+def _run_lines(kernels: Sequence[tuple[int, EmittedKernel]], first: Tensor, names: FileNames) -> list[str]:
+    """Allocate what some kernels store, and launch them on the device of a tensor."""
+    lines = ["config = _configuration(config)", f"device = {names.tensor[first.name]}.device"]
+    stored = [s.tensor for _, k in kernels for s in k.kernel.stores]
     lines += [_allocation(t, names) for t in stored]
     launches: list[str] = []
-    for number, kernel in enumerate(kernels):
+    for number, kernel in kernels:
         launches += _launch_lines(number, kernel, names)
     narrow = [t for t in stored if not is_wide(t.named_axes)]
     lines += [f'_check_span("{names.tensor[t.name]}", {names.tensor[t.name]})' for t in narrow]
-    guard = f"with torch.cuda.device_of({names.tensor[program.inputs[0].name]}):  # does nothing for other devices"
-    results = ", ".join(names.tensor[o.tensor.name] for o in program.outputs)
-    return [*lines, guard, *(f"    {line}" for line in launches), f"return {results}"]
+    guard = f"with torch.cuda.device_of({names.tensor[first.name]}):  # does nothing for other devices"
+    return [*lines, guard, *(f"    {line}" for line in launches)]
+
+
+def variables(tensors: Sequence[Tensor], names: FileNames) -> str:
+    """The tuple of what holds some tensors."""
+    return _tuple([names.tensor[t.name] for t in tensors])
 
 
 def take_lines(program: Program) -> list[str]:
@@ -85,15 +124,16 @@ def taking_lines(program: Program) -> list[str]:
     ]
 
 
-def _input_table(graph: SGraph, names: FileNames) -> str:
-    return "{" + ", ".join(f'"{names.tensor[t.name]}": {names.tensor[t.name]}' for t in graph.program.inputs) + "}"
+def _table(tensors: Sequence[Tensor], names: FileNames) -> str:
+    return "{" + ", ".join(f'"{names.tensor[t.name]}": {names.tensor[t.name]}' for t in tensors) + "}"
 
 
-def _size_lines(graph: SGraph, names: FileNames) -> list[str]:
-    """One variable per axis, from the inputs' shapes."""
-    known = {a.base for t in graph.program.inputs for a in t.named_axes}
+def _size_lines(inputs: Sequence[Tensor], kernels: Sequence[EmittedKernel], names: FileNames) -> list[str]:
+    """One variable per axis, from the shapes of some inputs."""
+    known = {a.base for t in inputs for a in t.named_axes}
     lines = [f'{names.size_of(a)} = sizes["{a.name}"]' for a in sorted(known)]
-    used = {a.base for k in graph.kernels for a in k.axes}
+    used = {a.base for k in kernels for a in k.kernel.axes}
+    used |= {a.base for k in kernels for s in k.kernel.stores for a in s.tensor.named_axes}
     for axis in sorted(used - known):
         if not isinstance(axis.extent, int):
             raise LoweringLimit(f"no input has axis {axis}, and its extent {axis.extent} is not a number")

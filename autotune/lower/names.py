@@ -13,7 +13,7 @@ from sgraph.expr import Expr, Op, factors, reduction
 from sgraph.ir import SGraph
 
 RESERVED: Final = frozenset(
-    {*dir(builtins), "torch", "triton", "tl", "launch", "launch_views", "config", "sizes", "device", "tuned"}
+    {*dir(builtins), "torch", "triton", "tl", "launch", "launch_views", "fold", "config", "sizes", "device", "tuned"}
     | {"pid", "cell", "steps", "band", "rows", "tile", "SPLIT", "GROUP", "STAGES", "PRECISION"}
     | {
         "CONFIG",

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from autotune.layout import LoweringLimit
 from autotune.lower.code import Code, Kind, Level, Order, as_real, call, infix, negated, product, reciprocal
+from sgraph.errors import LoweringLimit
 from sgraph.expr import Expr, Op, factors
 
 CALLS: Final = {
