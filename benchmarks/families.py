@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -26,6 +26,8 @@ from sgraph.target import Target
 
 SYMBOLIC: Final = frozenset({"M", "B", "L", "S"})
 """Extents that vary from call to call; all others are constants of the model."""
+MASKS: Final = frozenset({"mask"})
+"""Parameters that are additive masks, which may hold minus infinity."""
 DRAWS: Final = 400
 """Random assignments of one kernel that are tried before none is called feasible."""
 
@@ -81,7 +83,13 @@ def search_families(
     spent = effort(level)
     point = workload.points[0]
     inputs = workload.inputs(point, dtype=dtype, device="meta")
-    program = capture(workload.function, inputs, name=workload.name, sizes=symbolic_sizes(workload))
+    program = capture(
+        workload.function,
+        inputs,
+        name=workload.name,
+        sizes=symbolic_sizes(workload),
+        may_hold_minus_inf=[name for name in workload.shapes if name in MASKS],
+    )
     seeds = find_seeds([o.value for o in program.outputs], limit=spent.seeds)
     table = saturate(seeds.values, seeds.pairs, limits=Limits())
     sizes = concrete_sizes(program, inputs)
@@ -107,6 +115,31 @@ def sample(families: Sequence[Family], first: int, others: int, seed: int) -> li
     rest = numbered[first:]
     drawn = random.Random(seed).sample(rest, min(others, len(rest)))
     return [*numbered[:first], *sorted(drawn, key=lambda pair: pair[0])]
+
+
+def structures(families: Sequence[Family]) -> dict[str, tuple[int, Family]]:
+    """The first family of every structure, with its place from 1, each family once.
+
+    ``first`` is the generator's first, ``split`` has a split axis, ``several`` several kernels, ``resident`` a resident
+    axis, ``loop`` one kernel with neither.
+    """
+    wanted: Mapping[str, Callable[[Family], bool]] = {
+        "first": lambda _: True,
+        "split": lambda family: any(k.with_role(Role.SPLIT) for k in family.graph.kernels),
+        "several": lambda family: len(family.graph.kernels) > 1,
+        "resident": lambda family: any(k.with_role(Role.WHOLE) for k in family.graph.kernels),
+        "loop": lambda family: len(family.graph.kernels) == 1 and _only_loops(family.graph.kernels[0]),
+    }
+    found: dict[str, tuple[int, Family]] = {}
+    for name, fits in wanted.items():
+        first = next(((n, f) for n, f in enumerate(families, 1) if fits(f)), None)
+        if first is not None and first[0] not in {n for n, _ in found.values()}:
+            found[name] = first
+    return found
+
+
+def _only_loops(kernel: Kernel) -> bool:
+    return bool(kernel.with_role(Role.LOOP)) and not kernel.with_role(Role.SPLIT) + kernel.with_role(Role.WHOLE)
 
 
 def random_parameters(
