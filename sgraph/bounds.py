@@ -128,7 +128,7 @@ def arithmetic_seconds(kernel: Kernel, graph: SGraph, target: Target, sizes: Map
             dot += 2 * elements(space, sizes)
         else:
             other += elements(space, sizes)
-    return dot / _fastest_dot_rate(kernel, graph, target), other / target.pointwise_flops_per_s
+    return dot / fastest_dot_rate(dot_dtype(kernel, graph), target), other / target.pointwise_flops_per_s
 
 
 @lru_cache(maxsize=4096)
@@ -144,10 +144,9 @@ def operations(values: tuple[Expr, ...]) -> Operations:
     return tuple(found)
 
 
-def _fastest_dot_rate(kernel: Kernel, graph: SGraph, target: Target) -> float:
-    """The highest rate at which any instance can contract: tensor cores read fp32 operands as tf32, half as fast
-    as 16-bit ones, and a contraction can also be printed without them."""
-    dtype = dot_dtype(kernel, graph)
+def fastest_dot_rate(dtype: DType, target: Target) -> float:
+    """The highest rate at which any instance can contract operands of this type: tensor cores read fp32 operands as
+    tf32, half as fast as 16-bit ones, and a contraction can also be printed without them."""
     rates = [target.pointwise_flops_per_s, target.dot_flops_per_s.get(dtype, 0.0)]
     if dtype is DType.FP32:
         rates.append(target.dot_flops_per_s.get(DType.BF16, 0.0) / 2)
