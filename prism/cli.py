@@ -6,12 +6,17 @@ import sys
 
 import typer
 
+from prism.commands.batch import batch
 from prism.commands.cache import cache
 from prism.commands.doctor import doctor
+from prism.commands.explain import explain
 from prism.commands.export import export
 from prism.commands.load import load
 from prism.commands.optimize import optimize
 from prism.commands.prove import prove
+from prism.commands.report import report
+from prism.commands.search import search
+from prism.commands.show import show
 from prism.commands.verify import verify
 from sgraph.errors import PrismError
 
@@ -25,10 +30,15 @@ app = typer.Typer(
 )
 
 app.command()(optimize)
+app.command()(search)
+app.command()(show)
 app.command()(prove)
+app.command()(explain)
 app.command()(export)
 app.command()(verify)
+app.command()(report)
 app.command()(load)
+app.command()(batch)
 app.add_typer(cache)
 app.command()(doctor)
 

@@ -58,9 +58,14 @@ class Result:
     origin: Origin = field(repr=False)
     """What was searched for, and how the best runs."""
 
-    def __call__(self, *inputs: object) -> object:
+    def __call__(self, *inputs: object, **named: object) -> object:
         """Run the best found on these inputs, in the parameters' order of the original function."""
-        return self.run(*inputs)
+        return self.run(*inputs, **named)
+
+    @property
+    def fallbacks(self) -> int:
+        """Calls that the original function answered, because an input was not what was searched for."""
+        return int(getattr(self.run, "fallbacks", 0))
 
     @property
     def verdict(self) -> VerdictRecord | None:
@@ -121,19 +126,10 @@ class Result:
         Raises:
             OutputNotWritable: the folder cannot be made or written.
         """
-        from prism.saved import FILES, MANIFEST
+        from prism.saved import MANIFEST
 
-        path = ensure_writable(Path(folder))
-        files = self.files()
-        try:
-            (path / MANIFEST).unlink(missing_ok=True)
-            for name in set(FILES) - set(files):  # of an earlier run
-                (path / name).unlink(missing_ok=True)
-            for name, text in files.items():
-                _write(path / name, text)
-            _write(path / MANIFEST, self.manifest().model_dump_json(indent=2) + "\n")
-        except OSError as error:
-            raise _not_writable(path, error) from error
+        path = Path(folder)
+        write_files(path, {**self.files(), MANIFEST: self.manifest().model_dump_json(indent=2) + "\n"})
         return path
 
     def __repr__(self) -> str:
@@ -148,6 +144,25 @@ class Result:
         from prism.render import report_html
 
         return report_html(self.record)
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Write the files of a run, the manifest last, in the place of an earlier run's.
+
+    Raises:
+        OutputNotWritable: the folder cannot be made or written.
+    """
+    from prism.saved import FILES, MANIFEST
+
+    ensure_writable(folder)
+    try:
+        (folder / MANIFEST).unlink(missing_ok=True)
+        for name in set(FILES) - set(files):
+            (folder / name).unlink(missing_ok=True)
+        for name in sorted(files, key=lambda n: n == MANIFEST):
+            _write(folder / name, files[name])
+    except OSError as error:
+        raise _not_writable(folder, error) from error
 
 
 def _write(path: Path, text: str) -> None:

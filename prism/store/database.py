@@ -141,9 +141,9 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if not _tables(connection) and _number(connection, "application_id") == 0:
         _make(connection, path)
     _check(connection, path)
-    # A commit survives the process; after a power cut the last ones may be missing, never half there.
+    # What was committed survives the process and the machine.
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA synchronous = FULL")
 
 
 def _make(connection: sqlite3.Connection, path: Path) -> None:

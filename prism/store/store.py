@@ -123,23 +123,27 @@ class Store:
 
     def put_contents(self, key: Key, target: str, manifest: bytes, files: dict[str, bytes], *, complete: bool) -> None:
         """Keep a result whose manifest and files are given as they are written."""
-        digest, now = key.digest, time.time()
         with writing(self.connection, self.path):
-            old = self.connection.execute("SELECT complete FROM runs WHERE digest = ?", (digest,)).fetchone()
-            if old is not None and old[0] and not complete:
-                return
-            self.connection.execute("DELETE FROM runs WHERE digest = ?", (digest,))
-            self.connection.execute(
-                "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)",
-                (digest, key.program, target, complete, now, now, manifest, hashlib.sha256(manifest).hexdigest()),
-            )
-            self.connection.executemany(
-                "INSERT INTO fields VALUES (?, ?, ?, ?)",
-                [(digest, place, f.name, f.text) for place, f in enumerate(key.fields)],
-            )
-            self.connection.executemany(
-                "INSERT INTO files VALUES (?, ?, ?)", [(digest, name, data) for name, data in files.items()]
-            )
+            self.insert(key, target, manifest, files, complete=complete)
+
+    def insert(self, key: Key, target: str, manifest: bytes, files: dict[str, bytes], *, complete: bool) -> None:
+        """The same, as part of a transaction that the caller has begun."""
+        digest, now = key.digest, time.time()
+        old = self.connection.execute("SELECT complete FROM runs WHERE digest = ?", (digest,)).fetchone()
+        if old is not None and old[0] and not complete:
+            return
+        self.connection.execute("DELETE FROM runs WHERE digest = ?", (digest,))
+        self.connection.execute(
+            "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?, 0, ?, ?)",
+            (digest, key.program, target, complete, now, now, manifest, hashlib.sha256(manifest).hexdigest()),
+        )
+        self.connection.executemany(
+            "INSERT INTO fields VALUES (?, ?, ?, ?)",
+            [(digest, place, f.name, f.text) for place, f in enumerate(key.fields)],
+        )
+        self.connection.executemany(
+            "INSERT INTO files VALUES (?, ?, ?)", [(digest, name, data) for name, data in files.items()]
+        )
 
     # -------------------------------------------------------------------------------------------- the whole
 
