@@ -25,12 +25,17 @@ LOADED_BYTES: Final = 1
 def violated(schedule: Schedule, target: Target) -> str | None:
     """The constraint that even the smallest tiles violate, with both figures; None if the kernel can fit."""
     tiles = smallest_tiles(schedule.kernel)
-    fits = 4 * max(target.registers, RESIDENT_WORDS) + (target.shared_memory_bytes if target.kind == "cuda" else 0)
+    fits = on_chip_bytes(target)
     for phase in schedule.phases:
         held = _held_bytes(phase.body, tiles)
         if held > fits:
             return f"on-chip memory: {held} B live at the smallest tiles, {fits} B of registers and shared memory"
     return None
+
+
+def on_chip_bytes(target: Target) -> int:
+    """Bytes of registers and shared memory that one program may use."""
+    return 4 * max(target.registers, RESIDENT_WORDS) + (target.shared_memory_bytes if target.kind == "cuda" else 0)
 
 
 def smallest_tiles(kernel: Kernel) -> dict[Axis, int]:
