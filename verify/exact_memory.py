@@ -159,9 +159,9 @@ def contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides)) if shape else ()
 
 
-def scattered(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides with the first dimension fastest, and a gap in every dimension."""
-    strides = [2]
+def scattered(shape: tuple[int, ...], first: int = 2) -> tuple[int, ...]:
+    """Strides with the first dimension fastest and of this stride, and a gap in every dimension."""
+    strides = [first]
     for size, _ in pairwise(shape):
         strides.append(strides[-1] * size + 1)
     return tuple(strides) if shape else ()

@@ -197,6 +197,8 @@ def refusal(name: str, old: str, new: str) -> str:
         ("rmsnorm_linear split", "if pid_n == 0:", "if pid_n >= 0:", "which another program of the same launch writes"),
         ("rmsnorm_linear split", "last_k = tl.minimum(", "last_k = tl.maximum(", "the program says"),
         ("rmsnorm_linear loop", "pid_n = pid % band // rows", "pid_n = pid % band // rows // 2", "another program"),
+        ("linear", "tl.range(0, K, BLOCK_K", "tl.range(0, K - 1, BLOCK_K", "the program says"),
+        ("gated_mlp", "stride_U_k=U.stride(0)", "stride_U_k=W.stride(0)", "outside of its shape"),
         ("rmsnorm_linear loop", "1e-06", "1e-05", "the program says"),
         ("rmsnorm_linear loop", "(K % BLOCK_K == 0)", "(K // BLOCK_K == 0)", "outside of its shape"),
         ("rmsnorm_linear loop", "stride_W_k=W.stride(0)", "stride_W_k=W.stride(1)", "outside of its shape"),
