@@ -24,6 +24,8 @@ RANDOM = "draws random numbers"
 FOREIGN = "is no operator of torch's own, so nothing is known of what else it does"
 HIGHER = "calls other functions"
 MODE = "switches a mode of torch, or computes no tensor"
+HARMLESS = (torch._C._log_api_usage_once,)  # pyright: ignore[reportPrivateUsage]
+"""Functions that compute nothing and change nothing that another operator sees."""
 
 
 @dataclass(slots=True)
@@ -79,7 +81,7 @@ class _Observer(Interpreter):
             with seen:
                 value = cast("object", super().run_node(n))
             if n.op.startswith("call_"):
-                reason = seen.reason or (MODE if _computes_nothing(value) else "")
+                reason = seen.reason or (MODE if _computes_nothing(value) and n.target not in HARMLESS else "")
                 if reason:
                     self.found.barriers[n] = reason
         self.found.values[n] = value
@@ -112,8 +114,10 @@ class _Operators(TorchDispatchMode):
     def _reason(self, func: OpOverload, args: Sequence[object], kwargs: Mapping[str, object]) -> str:
         if func.namespace not in ("aten", "prim", "prims"):
             return FOREIGN
-        named = {a.name: v for a, v in zip(func._schema.arguments, args, strict=False)} | dict(kwargs)  # pyright: ignore[reportPrivateUsage]
-        for argument in func._schema.arguments:  # pyright: ignore[reportPrivateUsage]
+        schema = func._schema.arguments  # pyright: ignore[reportPrivateUsage]
+        named = {a.name: a.default_value for a in schema if a.has_default_value()}
+        named |= {a.name: v for a, v in zip(schema, args, strict=False)} | dict(kwargs)
+        for argument in schema:
             changed = argument.alias_info is not None and argument.alias_info.is_write
             # What the node itself has just made, it may change: torch.tensor(2.0) comes down to such operators.
             if changed and any(storage(t) in self.storages for t in tensors(named.get(argument.name))):

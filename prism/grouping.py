@@ -5,14 +5,18 @@ This module imports torch and is itself imported at first use.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 
 from torch.fx import GraphModule, Node
 
 
-def group(graph: GraphModule, inside: Sequence[Node], epochs: Mapping[Node, int]) -> list[tuple[Node, ...]]:
-    """Merge nodes along edges while the graph of groups stays without cycles and no group spans two epochs.
+def group(
+    graph: GraphModule, inside: Sequence[Node], epochs: Mapping[Node, int], layer: Callable[[Node], str]
+) -> list[tuple[Node, ...]]:
+    """Merge nodes along edges while the graph of groups stays without cycles.
+
+    No group spans two epochs, nor two layers of a model, so that layers stay alike.
 
     Returns:
         Groups in the order of their first nodes, each in the graph's order. A graph without cycles among contracted
@@ -21,7 +25,9 @@ def group(graph: GraphModule, inside: Sequence[Node], epochs: Mapping[Node, int]
     groups: dict[Node, int] = {node: number for number, node in enumerate(inside)}
     for node in inside:
         for other in node.all_input_nodes:
-            if other not in groups or groups[other] == groups[node] or epochs[other] != epochs[node]:
+            if other not in groups or groups[other] == groups[node]:
+                continue
+            if epochs[other] != epochs[node] or layer(other) != layer(node):
                 continue
             merged = {n: groups[other] if g == groups[node] else g for n, g in groups.items()}
             if ordered(graph.graph.nodes, merged, epochs) is not None:

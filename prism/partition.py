@@ -31,7 +31,7 @@ from prism.frontend.trace import EXACT, REAL, Placeholder, Trace
 from prism.frontend.tracing import trace
 from prism.grouping import group
 from prism.regions import Cut, Partition, Region, Skipped
-from prism.sections import sections
+from prism.sections import layer_of, sections
 from sgraph.axis import Extent, Size
 from sgraph.errors import InputError, PrismError, UnsupportedOperator
 from sgraph.expr import REDUCTIONS, Op, walk
@@ -149,7 +149,7 @@ class _Division:
     def _groups(self) -> list[tuple[Node, ...]]:
         """The largest regions of nodes that are not left to torch."""
         inside = [n for n in self.calls if n not in self.cuts and n not in self.edges]
-        return [part for nodes in group(self.graph, inside, self.known.epochs) for part in sections(nodes)]
+        return [part for nodes in group(self.graph, inside, self.known.epochs, layer_of) for part in sections(nodes)]
 
     def _settled(self) -> bool:
         """Look at every region; False as soon as one has to change."""
@@ -171,7 +171,10 @@ class _Division:
                 i in reached or (i not in inside and self.known.tensor(i) is not None) for i in node.all_input_nodes
             ):
                 reached.add(node)
-        found: set[Node] = set()
+        # A tuple that is taken apart has to be made in the same region; what nobody uses is in none.
+        found = {n for n in nodes if any(self._is_tuple(i) and i not in inside for i in n.all_input_nodes)}
+        if not code.outputs:
+            found |= inside
         for node in code.outputs:
             tensor = self.known.tensor(node)
             computed = tensor is not None and node in reached and dtype_name(tensor.dtype) in REAL and _dense(tensor)
@@ -180,6 +183,9 @@ class _Division:
             else:
                 memory.add(storage(tensor))
         return found
+
+    def _is_tuple(self, node: Node) -> bool:
+        return self.known.tensor(node) is None and bool(list(tensors(self.known.values[node])))
 
     def _capture(self, nodes: tuple[Node, ...]) -> bool:
         """Capture one region; False if that took a node out of it."""
@@ -245,6 +251,8 @@ class _Division:
                 continue  # capturing the region meets the same again, and says so
             by_name = {n.name: n for n in nodes}
             for node in traced.nodes:
+                if node.results[0] is None:  # an assertion that torch has put in
+                    continue
                 try:
                     find(node)
                 except UnsupportedOperator as problem:

@@ -1,7 +1,6 @@
 """Groups of operators cut down to what one search can look through.
 
-A group is cut where only one tensor is alive: behind a residual sum, or anywhere in a chain. No group reaches across
-the layers of a model, so that layers stay alike and are searched once.
+A group is cut where only one tensor is alive: behind a residual sum, or anywhere in a chain.
 
 This module imports torch and is itself imported at first use.
 """
@@ -31,13 +30,12 @@ _LAYER = re.compile(r"(?:\.|\[')(\d+)(?:\.|'\]|$)")
 
 def sections(nodes: tuple[Node, ...]) -> list[tuple[Node, ...]]:
     """One group as one region or several, in order."""
-    layers = {layer for n in nodes if (layer := layer_of(n))}
-    if len(layers) <= 1 and products(nodes) <= MOST_PRODUCTS:
+    if products(nodes) <= MOST_PRODUCTS:
         return [nodes]
     packed: list[tuple[Node, ...]] = []
     for piece in _pieces(nodes):
         joined = (*packed[-1], *piece) if packed else piece
-        if packed and products(joined) <= MOST_PRODUCTS and len({la for n in joined if (la := layer_of(n))}) <= 1:
+        if packed and products(joined) <= MOST_PRODUCTS:
             packed[-1] = joined
         else:
             packed.append(piece)
