@@ -15,7 +15,7 @@ import torch
 
 from autotune.interpreter import interpreted
 from autotune.layout import layout_of
-from autotune.lower import LoweringLimit, lower
+from autotune.lower import LoweringLimit, code_of, lower, with_header
 from autotune.module import load_source
 from autotune.offline import Meta, compile_launch
 from autotune.parameters import KernelParameters, Parameters, default_parameters
@@ -527,6 +527,21 @@ def test_header_cannot_break_out_of_the_docstring() -> None:
     text = lower(graph, [derive(k) for k in graph.kernels], header={"Checked": 'C:\\new """ import os'})
     module = load_source(text, "header")
     assert "Checked: C:\\new ''' import os" in (module.__doc__ or "")
+
+
+def test_a_header_added_later_changes_no_code() -> None:
+    graph = rmsnorm_linear(SPLIT).graph
+    schedules = [derive(k) for k in graph.kernels]
+    header = {"exact evaluation": "agreed in 6 evaluations", "target": "h200 " * 40 + '"""'}
+    plain = lower(graph, schedules)
+    told = with_header(plain, header)
+    assert told == lower(graph, schedules, header=header)
+    assert told != plain and code_of(told) == code_of(plain)
+    assert with_header(plain, {}) == plain
+    found = load_source(told, "told").__doc__ or ""
+    assert "exact evaluation: agreed in 6 evaluations" in found and max(map(len, found.splitlines())) <= 112
+    with pytest.raises(ValueError, match="begins with its docstring"):
+        code_of("import torch\n")
 
 
 def test_source_imports_torch_and_triton_only() -> None:
