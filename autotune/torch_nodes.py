@@ -248,7 +248,7 @@ class Writer:
         if node.word == "cast":
             word = (
                 f"{self._texts[node.args[0]][0]}_{node.dtype}"
-                if node.args[0] in self._named or not node.args[0].args
+                if self._texts[node.args[0]][0].isidentifier()
                 else "cast"
             )
         name = next(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, cast
 from prism.frontend import capture
 from prism.modules import state_of, with_state
 from sgraph.axis import Axis, Extent, Size, ordered
+from sgraph.border import overlapping
 from sgraph.errors import InputError
 from sgraph.expr import Expr, Op, rebuild, walk
 from sgraph.program import Program
@@ -51,6 +52,8 @@ class Pairs:
     """The extent of every axis by name in the example inputs."""
     facts: tuple[str, ...]
     """What capture assumed."""
+    overlapping: bool = False
+    """Whether the expressions read views of one input that overlap: as tensors of their own they may differ."""
 
 
 def side_by_side(
@@ -94,7 +97,8 @@ def side_by_side(
         Pair(f"result {number}" if len(program.outputs) > 1 else "the result", *_taken_apart(output.value, tags))
         for number, output in enumerate(program.outputs)
     )
-    return Pairs(results, _example_sizes(program, dict(zip(names, tensors, strict=True)), sizes or {}), program.facts)
+    extents = _example_sizes(program, dict(zip(names, tensors, strict=True)), sizes or {})
+    return Pairs(results, extents, program.facts, overlapping(program))
 
 
 def _parameters(

@@ -86,6 +86,10 @@ def prove(
     pairs = side_by_side(first, second, inputs, sizes=sizes, constant=constant, may_hold_minus_inf=may_hold_minus_inf)
     start = time.perf_counter()
     verdict = _together([decide(pair, pairs.sizes) for pair in pairs.results], pairs.facts)
+    if pairs.overlapping and verdict.status is Status.REFUTED:
+        # The numbers that tell them apart need not be those of one input.
+        reason = "the functions were not proved equal; numbers that refute them may not fit views that overlap"
+        verdict = replace(verdict, status=Status.UNKNOWN, reason=reason, counterexample=None)
     return replace(verdict, seconds=time.perf_counter() - start)
 
 

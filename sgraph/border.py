@@ -98,6 +98,26 @@ def result_shape(program: Program, output: Output, size: Callable[[Axis], int]) 
     return merged(sizes, program.border.merges[program.outputs.index(output)])
 
 
+def overlapping(program: Program) -> bool:
+    """Whether two inputs may be views of the same elements, so that they cannot have contents of their own each."""
+    if program.border is None:
+        return False
+    views = program.border.views
+    return any(a.parameter == b.parameter and not _disjoint(a, b) for i, a in enumerate(views) for b in views[:i])
+
+
+def _disjoint(a: View, b: View) -> bool:
+    """Whether the first steps that differ take different indices of one dimension."""
+    for one, other in zip(a.steps, b.steps, strict=False):
+        if one == other:
+            continue
+        if not isinstance(one, Narrow) or not isinstance(other, Narrow) or one.dim != other.dim:
+            return False
+        first, second = sorted((one, other), key=lambda step: step.start)
+        return first.start >= 0 and first.start + first.length <= second.start
+    return False
+
+
 def pinned(program: Program) -> frozenset[str]:
     """Names of the axes that cannot have other extents than their own, because views are written with these numbers."""
     if program.border is None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from prism.frontend.call import Call, meaning
-from prism.frontend.combine import elementwise, whole
+from prism.frontend.combine import elementwise, fold, whole
 from prism.frontend.conditions import causal
 from prism.frontend.layout import repeated
 from prism.frontend.products import matrix_product
 from prism.frontend.reductions import softmax
-from prism.frontend.values import Tensorial, Value, choose, permuted
-from sgraph.expr import Expr, const, extent, mul, neg_inf, product, rsqrt, where
+from prism.frontend.values import Tensorial, Value, choose, holds, permuted
+from sgraph.expr import Expr, Op, const, extent, less, maximum, mul, neg_inf, product, rsqrt, where
+
+HIDDEN: Final = -(10**39)
+"""Below every number that a mask in 16 or 32 bits can hold, but minus infinity."""
 
 
 @meaning("scaled_dot_product_attention")
 def _attention(call: Call) -> Tensorial:
-    """``softmax(query @ key.T * scale + mask) @ value``; a row without any key has no meaning."""
+    """``softmax(query @ key.T * scale + mask) @ value``; 0 for a query that every key is hidden from, as in torch."""
     if call.rational("dropout_p"):
         call.refuse("it draws random numbers if `dropout_p` is not 0")
     query, key, value = call.tensor("query"), call.tensor("key"), call.tensor("value")
@@ -23,7 +28,29 @@ def _attention(call: Call) -> Tensorial:
     transposed = permuted(key, [*range(key.rank - 2), key.rank - 1, key.rank - 2])
     products, scale = matrix_product(call, query, transposed), _scale(call, query)
     scores = _masked(call, elementwise(call.axes, lambda s: mul(s, scale), products))
-    return matrix_product(call, softmax(call.axes, scores, (scores.rank - 1,)), value)
+    result = matrix_product(call, softmax(call.axes, scores, (scores.rank - 1,)), value)
+    seen = _seen(call)
+    if seen is None:
+        return result
+    return elementwise(call.axes, lambda s, x: choose(s, x, const(0)), seen, result)
+
+
+def _seen(call: Call) -> Tensorial | None:
+    """Whether a query sees any key at all; None where it always does."""
+    if not call.has("attn_mask") or call.flag("is_causal"):
+        return None
+    mask = call.stored("attn_mask")
+    last = mask.rank - 1
+    if mask.boolean:
+        seen = fold(call.axes, mask.numeric(), (last,), Op.SUM, keep=True)
+        return elementwise(call.axes, lambda n: holds(less(const(0), n)), seen, boolean=True)
+    plain = whole(call.axes, mask)
+    if plain.expr.finite:
+        return None
+    # Minus infinity may be compared with nothing; of a number that no mask holds, the larger is compared.
+    hidden = const(HIDDEN)
+    largest = fold(call.axes, plain, (last,), Op.MAX, keep=True)
+    return elementwise(call.axes, lambda m: holds(less(hidden, maximum(m, hidden))), largest, boolean=True)
 
 
 def _scale(call: Call, query: Tensorial) -> Expr:
@@ -46,6 +73,8 @@ def _for_each_query_head(call: Call, query: Tensorial, tensor: Tensorial) -> Val
 def _masked(call: Call, scores: Tensorial) -> Tensorial:
     """The scores plus the mask: a Boolean one keeps what is true, a causal one what is not right of the diagonal."""
     if call.flag("is_causal"):
+        if call.has("attn_mask"):
+            call.refuse("with both a mask and `is_causal` torch raises an error or not, by its back end")
         plain = whole(call.axes, scores)
         row, column = plain.dims[-2:]
         return Value(plain.dims, where(causal(row, column, 0), plain.expr, neg_inf()))

@@ -6,6 +6,7 @@ joined dimension as the sum of the parts' sums.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -42,6 +43,9 @@ from sgraph.expr import (
 
 Label = str | int
 """What says that dimensions of several tensors belong together, as a letter of ``einsum`` does."""
+
+MOST_EQUAL_PARTS: Final = 4
+"""Unequal parts are taken apart into at most so many equal ones to be one whole."""
 
 FOLDS: Final = {Op.SUM: (sum_over, add), Op.MAX: (max_over, maximum), Op.MIN: (min_over, minimum)}
 """For each reduction, how it folds axes and how it folds two partial results."""
@@ -235,6 +239,7 @@ def whole(axes: Axes, value: Tensorial) -> Value:
     """
     if isinstance(value, Value):
         return value
+    value = _in_equal_parts(axes, value)
     first = value.lengths[0]
     if any(length != first or length.extent is None for length in value.lengths):
         _refuse(axes, f"the tensor joined from parts of {_text(value.lengths)} is used as one whole")
@@ -254,6 +259,22 @@ def whole(axes: Axes, value: Tensorial) -> Value:
     place = value.dimension
     merged = result.dims[place] + result.dims[place + 1]
     return Value((*result.dims[:place], merged, *result.dims[place + 2 :]), result.expr, result.boolean)
+
+
+def _in_equal_parts(axes: Axes, value: Joined) -> Joined:
+    """The same joined from equal parts, where a few of those make up all parts (2, 2 and 4)."""
+    if value.length is None:
+        return value
+    lengths = [length.number for length in value.lengths]
+    unit = math.gcd(*lengths)
+    if len(set(lengths)) == 1 or value.length.number // unit > MOST_EQUAL_PARTS:
+        return value
+    parts = [
+        piece(axes, part, value.dimension, start, Product(unit))
+        for part, length in zip(value.parts, lengths, strict=True)
+        for start in range(0, length, unit)
+    ]
+    return Joined(value.dimension, tuple(parts))
 
 
 def _with_unit(value: Value, place: int) -> Value:
@@ -340,9 +361,16 @@ def _moved_along(axes: Axes, expr: Expr, part: _Moved) -> Expr:
     own = tuple(axes.part(part.axis, part.start, part.length))
     for read in leaves([expr]):
         if old in read.axes:
+            if part.length == 1:
+                axes.sources.fixed.add(part.axis.base)
             narrow = axes.sources.narrowed(read, old, part.start, part.length, own, tuple(marks))
             exchanged[read] = narrow
     return rename(without_choice(rebuild(expr, exchanged)), marks)
+
+
+def at_index(axes: Axes, expr: Expr, axis: Axis, number: int) -> Expr:
+    """``expr`` at one index of an axis."""
+    return _moved_along(axes, expr, _Moved(axis, number, 1, ()))
 
 
 def _computed(axes: Axes, value: Value, dimension: int, start: Expr | int, length: Product) -> Value:

@@ -6,20 +6,31 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
-from prism.frontend import attention, conditions, layout, pointwise, products, reductions
+from prism.frontend import (
+    activations,
+    attention,
+    conditions,
+    layout,
+    losses,
+    normalisation,
+    pointwise,
+    products,
+    reductions,
+)
 from prism.frontend.axes import Axes, flat
 from prism.frontend.borders import crossed
 from prism.frontend.call import MEANINGS, Call, Results, find, unsupported
 from prism.frontend.combine import whole
 from prism.frontend.definedness import Masked
 from prism.frontend.trace import REAL, SIZE, Meta, Node, Placeholder, Product, Ref, Trace
+from prism.frontend.units import in_units
 from prism.frontend.values import Joined, Value, canonical, holds
 from sgraph.axis import Extent
 from sgraph.errors import UnsupportedOperator, UnsupportedProgram
 from sgraph.expr import Op, const, equal, leaf, leaves
 from sgraph.program import DType, Output, Program, Tensor
 
-FAMILIES = (attention, conditions, layout, pointwise, products, reductions)
+FAMILIES = (activations, attention, conditions, layout, losses, normalisation, pointwise, products, reductions)
 """Importing these modules fills the table of meanings."""
 
 
@@ -44,7 +55,7 @@ def denote(trace: Trace) -> Program:
     for p in declared:
         axes.sources.declare(p.parameter, inputs[p.name].dims, names)
     values = _run(trace, needed, axes, inputs, facts)
-    outputs, merges = _outputs(trace, _results(trace, axes, values), names[len(declared) :])
+    outputs, merges = _outputs(trace, in_units(axes, _results(trace, axes, values)), names[len(declared) :])
     takes = [Tensor(p.parameter, (), DType(p.meta.dtype), p.constant, p.finite) for p in declared]
     tensors, border = crossed(takes, outputs, merges, axes.sources)
     # The file's name alone: a program is kept and shipped, and says nothing of the machine it was captured on.

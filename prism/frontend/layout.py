@@ -20,7 +20,7 @@ END_OF_SLICE = 2**63 - 1
 
 @meaning(
     *("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as", "_unsafe_view"),
-    *("squeeze", "unsqueeze", "atleast_1d", "atleast_2d"),
+    *("squeeze", "unsqueeze", "atleast_1d", "atleast_2d", "atleast_3d", "ravel"),
 )
 def _reshape(call: Call) -> Tensorial:
     """The same elements in row-major order: axes are regrouped, and split where a dimension ends inside one."""
@@ -96,7 +96,7 @@ def _transpose(call: Call) -> Tensorial:
     return permuted(value, order)
 
 
-@meaning("t", "numpy_T", "mT", "adjoint")
+@meaning("t", "numpy_T", "mT", "adjoint", "mH", "matrix_H")
 def _reverse(call: Call) -> Tensorial:
     value = call.stored("self")
     order = list(range(value.rank))
@@ -124,15 +124,18 @@ def _movedim(call: Call) -> Tensorial:
 
 @meaning("expand", "expand_as", "broadcast_to")
 def _expand(call: Call) -> Tensorial:
-    value = call.stored("self")
-    shape = call.shape()
+    return _expanded(call, call.stored("self"), call.shape())
+
+
+def _expanded(call: Call, value: Tensorial, shape: Sequence[Product]) -> Tensorial:
+    """The tensor repeated along dimensions that it does not have."""
     added = len(shape) - value.rank
     if isinstance(value, Value):
-        return _filled(call, ((),) * added + value.dims, shape, value.expr)
+        return _filled(call, ((),) * added + value.dims, shape, value.expr, value.boolean)
     place = value.dimension + added
     sizes = [(*shape[:place], length, *shape[place + 1 :]) for length in value.lengths]
     dims = [((),) * added + part.dims for part in value.parts]
-    parts = [_filled(call, d, s, p.expr) for d, s, p in zip(dims, sizes, value.parts, strict=True)]
+    parts = [_filled(call, d, s, p.expr, p.boolean) for d, s, p in zip(dims, sizes, value.parts, strict=True)]
     return join(call.axes, parts, place)
 
 
@@ -202,10 +205,10 @@ def _constant(call: Call, value: Expr) -> Value:
     shape = call.shape()
     if call.boolean:
         value = FALSE if value is const(0) else TRUE
-    return _filled(call, ((),) * len(shape), shape, value)
+    return _filled(call, ((),) * len(shape), shape, value, call.boolean)
 
 
-def _filled(call: Call, dims: tuple[Dim, ...], shape: Sequence[Product], expr: Expr) -> Value:
+def _filled(call: Call, dims: tuple[Dim, ...], shape: Sequence[Product], expr: Expr, boolean: bool) -> Value:
     """``expr`` repeated along every dimension that has an extent but no axis yet."""
     out: list[Dim] = []
     taken = flat(dims)
@@ -218,7 +221,7 @@ def _filled(call: Call, dims: tuple[Dim, ...], shape: Sequence[Product], expr: E
         new = distinct(call.axes.fresh(size.extent), taken)
         taken += new
         out.append(new)
-    return Value(tuple(out), expr, call.boolean)
+    return Value(tuple(out), expr, boolean)
 
 
 # ------------------------------------------------------------------------------------------ parts of tensors
@@ -228,6 +231,36 @@ def _filled(call: Call, dims: tuple[Dim, ...], shape: Sequence[Product], expr: E
 def _cat(call: Call) -> Tensorial:
     values = call.stored_list("tensors")
     return join(call.axes, _alike(call, values), call.place("dim", values[0].rank))
+
+
+@meaning("hstack", "vstack", "row_stack", "dstack", "column_stack")
+def _stack_along(call: Call) -> Tensorial:
+    """``cat`` of tensors that get the dimension they are joined along, if they do not have it."""
+    name = call.node.operator.split(".")[1]
+    least, dimension = {"vstack": (2, 0), "row_stack": (2, 0), "dstack": (3, 2), "column_stack": (2, 1)}.get(
+        name, (1, 1)
+    )
+    values = [whole(call.axes, v) for v in _alike(call, call.stored_list("tensors"))]
+    if name == "hstack" and values[0].rank == 1:
+        dimension = 0
+    return join(
+        call.axes, [_at_least(value, least, behind=name not in ("vstack", "row_stack")) for value in values], dimension
+    )
+
+
+def _at_least(value: Value, rank: int, *, behind: bool) -> Value:
+    """The tensor with units in front or, of a vector in columns, behind."""
+    units = ((),) * (rank - value.rank)
+    if rank == 3 and value.rank == 1:
+        return Value(((), *value.dims, ()), value.expr, value.boolean)
+    return Value((*value.dims, *units) if behind else (*units, *value.dims), value.expr, value.boolean)
+
+
+@meaning("broadcast_tensors")
+def _broadcast(call: Call) -> Results:
+    values = call.stored_list("tensors")
+    shape = call.shape()
+    return tuple(_expanded(call, value, shape) for value in values)
 
 
 @meaning("stack")
@@ -246,6 +279,35 @@ def _with_dimension(call: Call, value: Tensorial, place: int) -> Value:
     return Value((*plain.dims[:place], (), *plain.dims[place:]), plain.expr, plain.boolean)
 
 
+@meaning("constant_pad_nd", "pad")
+def _pad(call: Call) -> Tensorial:
+    """The tensor between constants, from the last dimension on."""
+    value = call.stored("self")
+    if call.node.arguments.get("mode", "constant") != "constant":
+        call.refuse("its mode is not constant")
+    widths = call.node.arguments["pad"]
+    assert isinstance(widths, tuple)
+    name = "value" if call.has("value") else ""
+    fill = call.number(name, may_be_infinite=True) if name else const(0)
+    for number, (before, after) in enumerate(zip(widths[::2], widths[1::2], strict=True)):
+        place = value.rank - 1 - number
+        if not isinstance(before, int) or not isinstance(after, int) or before < 0 or after < 0:
+            call.refuse("it takes away, or adds a number computed from symbolic sizes")
+        if before or after:
+            plain = whole(call.axes, value)
+            sides = [_constants_beside(call, plain, place, width, fill) for width in (before, after)]
+            value = join(call.axes, [s for s in (sides[0], plain, sides[1]) if s is not None], place)
+    return value
+
+
+def _constants_beside(call: Call, value: Value, place: int, width: int, fill: Expr) -> Value | None:
+    """A constant of the tensor's sizes but one."""
+    if not width:
+        return None
+    new = distinct(call.axes.fresh(width), value.axes)
+    return Value((*value.dims[:place], new, *value.dims[place + 1 :]), fill)
+
+
 @meaning("slice", "narrow")
 def _slice(call: Call) -> Tensorial:
     value = call.stored("self")
@@ -259,17 +321,17 @@ def _slice(call: Call) -> Tensorial:
         call.refuse("it takes every few indices of an axis")
     if not isinstance(start, int) or isinstance(size, str):
         call.refuse("its bounds are computed from symbolic sizes")
-    return _taken(call, value, dimension, start, size)
+    return taken(call, value, dimension, start, size)
 
 
-def _taken(call: Call, value: Tensorial, dimension: int, start: int, size: Product) -> Tensorial:
+def taken(call: Call, value: Tensorial, dimension: int, start: int, size: Product) -> Tensorial:
     """``size`` indices from ``start`` on; a negative start counts from the end."""
     if not size.number:
         call.refuse("it takes no index at all")
     if isinstance(value, Joined) and value.dimension == dimension:
         return _taken_of_parts(call, value, start, size)
     if isinstance(value, Joined):
-        parts = [_taken(call, part, dimension, start, size) for part in value.parts]
+        parts = [taken(call, part, dimension, start, size) for part in value.parts]
         return join(call.axes, parts, value.dimension)
     if size == value.shape[dimension]:
         return value
@@ -287,12 +349,12 @@ def _taken_of_parts(call: Call, value: Joined, start: int, size: Product) -> Ten
         call.refuse("it takes a part of tensors of symbolic sizes")
     first = _from_left(start, length.number)
     last = first + size.number
-    taken: list[Tensorial] = []
+    kept: list[Tensorial] = []
     for part, (begin, end) in zip(value.parts, pairwise(_bounds(value)), strict=True):
         low, high = max(first, begin), min(last, end)
         if low < high:
-            taken.append(_taken(call, part, value.dimension, low - begin, Product(high - low)))
-    return join(call.axes, taken, value.dimension)
+            kept.append(taken(call, part, value.dimension, low - begin, Product(high - low)))
+    return join(call.axes, kept, value.dimension)
 
 
 def _from_left(start: int, length: int) -> int:
@@ -310,7 +372,7 @@ def _select(call: Call) -> Tensorial:
     position = call.node.arguments["index"]
     if not isinstance(position, int):
         call.refuse("its index is computed")
-    return _without(_taken(call, value, dimension, position, ONE), dimension)
+    return _without(taken(call, value, dimension, position, ONE), dimension)
 
 
 def _without(value: Tensorial, dimension: int) -> Tensorial:
@@ -329,7 +391,7 @@ def _split(call: Call) -> Results:
     if len(sizes) > 1 and any(size.sizes for size in sizes):
         call.refuse("it splits a dimension of symbolic size")
     starts = accumulate((size.number for size in sizes[:-1]), initial=0)
-    return tuple(_taken(call, value, dimension, start, size) for start, size in zip(starts, sizes, strict=True))
+    return tuple(taken(call, value, dimension, start, size) for start, size in zip(starts, sizes, strict=True))
 
 
 @meaning("unbind")
@@ -337,7 +399,7 @@ def _unbind(call: Call) -> Results:
     value = call.stored("self")
     dimension = call.place("dim", value.rank)
     count = range(len(call.node.results))
-    return tuple(_without(_taken(call, value, dimension, i, ONE), dimension) for i in count)
+    return tuple(_without(taken(call, value, dimension, i, ONE), dimension) for i in count)
 
 
 @meaning("sym_size")

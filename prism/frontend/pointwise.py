@@ -8,6 +8,7 @@ from typing import Final
 
 from prism.frontend.call import Call, Meaning, meaning
 from prism.frontend.combine import elementwise
+from prism.frontend.trace import Ref
 from prism.frontend.values import FALSE, TRUE, Tensorial, conjunction, disjunction
 from sgraph.expr import (
     Expr,
@@ -173,12 +174,12 @@ def _lerp(call: Call) -> Tensorial:
     return elementwise(call.axes, lambda a, b, w: a + w * (b - a), *operands)
 
 
-@meaning("maximum")
+@meaning("maximum", "fmax")
 def _maximum(call: Call) -> Tensorial:
     return elementwise(call.axes, maximum, call.tensor("self"), call.tensor("other"))
 
 
-@meaning("minimum")
+@meaning("minimum", "fmin")
 def _minimum(call: Call) -> Tensorial:
     return elementwise(call.axes, minimum, call.tensor("self"), call.tensor("other"))
 
@@ -195,6 +196,13 @@ def _clamp(call: Call) -> Tensorial:
 
 @meaning("pow")
 def _pow(call: Call) -> Tensorial:
+    if not isinstance(call.node.arguments["self"], Ref):
+        base = call.rational("self")
+        if base <= 0:
+            call.refuse(f"the base is {base}")
+        return elementwise(call.axes, lambda x: exp(x * log(const(base))), call.tensor("exponent"))
+    if isinstance(call.node.arguments["exponent"], Ref):
+        call.refuse("its exponent is a tensor")
     exponent = call.rational("exponent")
     if exponent.denominator > 2 or abs(exponent) > LARGEST_POWER:
         call.refuse(f"the exponent is {exponent}; integers and halves up to {LARGEST_POWER} are understood")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from prism.frontend.call import Call, meaning
-from prism.frontend.combine import Label, contract, elementwise
+from prism.frontend.combine import Label, contract, elementwise, fold
 from prism.frontend.values import Tensorial, permuted
-from sgraph.expr import Expr, const, mul
+from sgraph.expr import Expr, Op, const, mul
 
 
 def matrix_product(call: Call, a: Tensorial, b: Tensorial) -> Tensorial:
@@ -23,7 +23,13 @@ def _batch(value: Tensorial) -> list[Label]:
     return list(range(max(value.rank - 2, 0), 0, -1))
 
 
-@meaning("matmul")
+def product_sum(call: Call, a: Tensorial, b: Tensorial, dimension: int) -> Tensorial:
+    """The sum of the products of elements over one dimension."""
+    product = elementwise(call.axes, mul, a, b)
+    return fold(call.axes, product, (dimension,), Op.SUM, keep=False)
+
+
+@meaning("matmul", "linalg_matmul")
 def _matmul(call: Call) -> Tensorial:
     return matrix_product(call, call.tensor("self"), call.tensor("other"))
 
@@ -31,6 +37,26 @@ def _matmul(call: Call) -> Tensorial:
 @meaning("mm", "bmm")
 def _mm(call: Call) -> Tensorial:
     return matrix_product(call, call.tensor("self"), call.tensor("mat2"))
+
+
+@meaning("tensordot")
+def _tensordot(call: Call) -> Tensorial:
+    a, b = call.tensor("self"), call.tensor("other")
+    left, right = (call.dimensions(n, v.rank) for n, v in (("dims_self", a), ("dims_other", b)))
+    inner: dict[int, Label] = {d: f"inner {i}" for i, d in enumerate(left)}
+    names_a = [inner.get(d, f"a {d}") for d in range(a.rank)]
+    other: dict[int, Label] = {d: f"inner {i}" for i, d in enumerate(right)}
+    names_b = [other.get(d, f"b {d}") for d in range(b.rank)]
+    kept = [n for n in (*names_a, *names_b) if not str(n).startswith("inner")]
+    return contract(call.axes, (a, b), (names_a, names_b), kept)
+
+
+@meaning("linalg_multi_dot", "chain_matmul")
+def _multi_dot(call: Call) -> Tensorial:
+    first, *others = (v.numeric() for v in call.stored_list("tensors" if call.has("tensors") else "matrices"))
+    for other in others:
+        first = matrix_product(call, first, other)
+    return first
 
 
 @meaning("mv")
@@ -51,11 +77,25 @@ def _outer(call: Call) -> Tensorial:
     return contract(call.axes, (call.tensor("self"), call.tensor("vec2")), ("i", "j"), ("i", "j"))
 
 
+@meaning("addmv")
+def _addmv(call: Call) -> Tensorial:
+    return _added(call, matrix_product(call, call.tensor("mat"), call.tensor("vec")))
+
+
+@meaning("addr")
+def _addr(call: Call) -> Tensorial:
+    return _added(call, contract(call.axes, (call.tensor("vec1"), call.tensor("vec2")), ("i", "j"), ("i", "j")))
+
+
 @meaning("addmm", "baddbmm")
 def _addmm(call: Call) -> Tensorial:
     first, second = ("mat1", "mat2") if "mat1" in call.node.arguments else ("batch1", "batch2")
+    return _added(call, matrix_product(call, call.tensor(first), call.tensor(second)))
+
+
+def _added(call: Call, result: Tensorial) -> Tensorial:
+    """``beta * self + alpha * result``."""
     alpha, beta = call.number("alpha"), call.number("beta")
-    result = matrix_product(call, call.tensor(first), call.tensor(second))
 
     def combine(bias: Expr, value: Expr) -> Expr:
         scaled = value if alpha is const(1) else mul(alpha, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
@@ -10,7 +11,8 @@ from prism.frontend.call import Call, Results, meaning
 from prism.frontend.combine import count, elementwise, fewest, fold
 from prism.frontend.values import Tensorial
 from sgraph.errors import UnsupportedProgram
-from sgraph.expr import Op, const, exp, log, maximum, minimum, mul, recip, rsqrt, sqrt
+from sgraph.expr import Op, const, exp, log, maximum, minimum, recip, sqrt
+from sgraph.expr import call as named
 
 Reduction = Callable[[Axes, Tensorial, Sequence[int], bool], Tensorial]
 """A reduction of some dimensions, which are kept with extent 1 or dropped."""
@@ -86,15 +88,32 @@ def _logsumexp(call: Call) -> Tensorial:
     return elementwise(call.axes, log, _reduced(call, exponentials))
 
 
+def _of_absolutes(reduction: Reduction) -> Reduction:
+    def reduced(axes: Axes, value: Tensorial, dimensions: Sequence[int], keep: bool) -> Tensorial:
+        return reduction(axes, elementwise(axes, lambda e: named("abs", e), value), dimensions, keep)
+
+    return reduced
+
+
+@meaning("aminmax")
+def _aminmax(call: Call) -> Results:
+    return (_reduced(call, _extreme(Op.MIN)), _reduced(call, _extreme(Op.MAX)))
+
+
 @meaning("linalg_vector_norm", "linalg_norm", "norm")
 def _norm(call: Call) -> Tensorial:
     name = "ord" if "ord" in call.node.arguments else "p"
     dimensions = call.dimensions("dim", call.tensor("self").rank)
     if call.node.operator.startswith("aten.linalg_norm") and call.has(name) and len(dimensions) > 1:
         call.refuse("with an order and two dimensions it is the norm of a matrix")
+    order = call.node.arguments[name]
+    if order in (math.inf, -math.inf):
+        return _reduced(call, _of_absolutes(_extreme(Op.MAX if order == math.inf else Op.MIN)))
     if not call.has(name) or call.rational(name) == 2:
         return elementwise(call.axes, sqrt, _reduced(call, squares))
-    return call.refuse(f"the norm of order {call.node.arguments[name]} is not understood, only order 2")
+    if call.rational(name) == 1:
+        return _reduced(call, _of_absolutes(summed))
+    return call.refuse(f"the norm of order {call.node.arguments[name]} is not understood, only 1, 2 and infinity")
 
 
 # ------------------------------------------------------------------------------------ variance and layer norm
@@ -132,45 +151,6 @@ def _check_count(call: Call, value: Tensorial, dimensions: Sequence[int], correc
             where=call.node.line,
             do="use correction=0, or reduce more elements",
         )
-
-
-@meaning("rms_norm")
-def _rms_norm(call: Call) -> Tensorial:
-    value, dimensions = _normalised(call)
-    return _affine(call, _scaled(call, value, dimensions))
-
-
-@meaning("layer_norm")
-def _layer_norm(call: Call) -> Tensorial:
-    value, dimensions = _normalised(call)
-    centre = mean(call.axes, value, dimensions, keep=True)
-    deviation = elementwise(call.axes, lambda x, c: x - c, value, centre)
-    return _affine(call, _scaled(call, deviation, dimensions))
-
-
-def _normalised(call: Call) -> tuple[Tensorial, tuple[int, ...]]:
-    """The operand of a norm and the trailing dimensions it normalises."""
-    value = call.tensor("input")
-    shape = call.node.arguments["normalized_shape"]
-    assert isinstance(shape, tuple)
-    return value, tuple(range(value.rank - len(shape), value.rank))
-
-
-def _scaled(call: Call, value: Tensorial, dimensions: Sequence[int]) -> Tensorial:
-    """The elements over the root of their mean square, which is kept from 0 by ``eps``."""
-    eps = call.number("eps")
-    square = mean(call.axes, squared(call.axes, value), dimensions, keep=True)
-    scale = elementwise(call.axes, lambda e: rsqrt(e + eps), square)
-    return elementwise(call.axes, mul, value, scale)
-
-
-def _affine(call: Call, value: Tensorial) -> Tensorial:
-    weight, bias = call.optional("weight"), call.optional("bias") if "bias" in call.node.arguments else None
-    if weight is not None:
-        value = elementwise(call.axes, mul, value, weight)
-    if bias is not None:
-        value = elementwise(call.axes, lambda x, b: x + b, value, bias)
-    return value
 
 
 # -------------------------------------------------------------------------------------------------- softmax

@@ -53,6 +53,8 @@ class Sources:
     def __init__(self) -> None:
         self._sources: dict[str, Source] = {}
         self._taken: set[str] = set()
+        self.fixed: set[Axis] = set()
+        """Axes of which a single index is read somewhere."""
 
     def declare(self, parameter: str, dims: tuple[_Dim, ...], taken: Collection[str]) -> None:
         """Add a tensor that the function takes; views get no name in ``taken``."""

@@ -134,8 +134,8 @@ def norms(x: Tensor, y: Tensor) -> Tensor:
     return x.norm(dim=-1) + torch.linalg.norm(y, 2, dim=-1) + torch.linalg.vector_norm(x) + torch.linalg.norm(y)
 
 
-def norm_of_order_one(x: Tensor) -> Tensor:
-    return x.norm(p=1, dim=-1)
+def norm_of_order_three(x: Tensor) -> Tensor:
+    return x.norm(p=3, dim=-1)
 
 
 def norm_of_matrix(x: Tensor) -> Tensor:
@@ -515,7 +515,7 @@ REFUSED: dict[str, tuple[Unary, type[PrismError], str]] = {
     "power": (lambda x: x**0.3, UnsupportedOperator, r"the exponent is 3/10"),
     "rounding": (lambda x: torch.div(x, 2, rounding_mode="floor"), UnsupportedOperator, r"it rounds"),
     "random": (lambda x: F.dropout(x, 0.5), UnsupportedOperator, r"random"),
-    "norm": (norm_of_order_one, UnsupportedOperator, r"norm of order 1"),
+    "norm": (norm_of_order_three, UnsupportedOperator, r"norm of order 3"),
     "matrix norm": (norm_of_matrix, UnsupportedOperator, r"norm of a matrix"),
     "closure": (lambda x: x * OUTSIDE, UnsupportedProgram, r"reads a tensor that is not one of its inputs"),
     "shapes": (lambda x: x @ x, InputError, r"does not run on these inputs: .*\[3, 5\]"),
