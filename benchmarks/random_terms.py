@@ -50,6 +50,9 @@ J, K, M = Axis("j", 4), Axis("k", 5), Axis("m", Size("M", 1, 64))
 Z = Axis("z", Size("Z", 0, 64))
 AXES = (J, K, M, Z)
 
+DISTRIBUTED = frozenset({Op.ADD, Op.MUL, Op.RECIP, Op.SQRT, Op.EXP, Op.LOG, Op.CALL, Op.MAX2, Op.MIN2})
+"""Operators that move into ``where``."""
+
 Array = NDArray[np.floating[Any]]
 
 
@@ -275,7 +278,7 @@ class Expressions:
             (0.04, lambda d: call(self.random.choice(["silu", "relu", "tanh", "abs", "sigmoid"]), self.any(d))),
             (0.03, lambda d: maximum(self.any(d), self.any(d))),
             (0.01, lambda d: minimum(self.any(d), self.any(d))),
-            (0.02, lambda d: where(self.condition(), self.any(d), self.any(d))),
+            (0.05, lambda d: where(self.condition(), self.any(d), self.any(d))),
             (0.01, lambda d: exp(where(self.condition(), self.any(d), neg_inf()))),
             (0.04, lambda d: const(self.random.choice(["-1", "2", "1/2", "0"])) * self.any(d)),
             (0.02, lambda d: extent(self.axis()) * self.any(d)),
@@ -286,6 +289,8 @@ class Expressions:
     def condition(self) -> Expr:
         """A comparison of positions."""
         op = self.random.choice((Op.LT, Op.LE, Op.EQ))
+        if self.random.random() < 0.3:
+            return make(op, (self.leaf(), self.leaf()))
         return make(op, (index(self.random.choice((J, K))), index(M)))
 
     # ---------------------------------------------------------------------------------------- steps
@@ -320,22 +325,48 @@ class Expressions:
                 yield from (exp(-a.args[0]) for _ in [0] if a.op is Op.EXP)
                 yield from (a.args[0] for _ in [0] if a.op is Op.RECIP)
                 yield from (recip(a.args[0] + const("1/2") * a.args[1] * const(2)) for _ in [0] if a.op is Op.ADD)
-            case Op.MAX2, (a, b):
-                yield maximum(b, a)
-                yield maximum(a, maximum(a, b))
-                yield maximum(a + shift, b + shift) - shift
-            case Op.MIN2, (a, b):
-                yield -maximum(-b, -a)
+            case ((Op.MAX2 | Op.MIN2 | Op.WHERE), _):
+                yield from self._sound_choice(e, new, shift)
             case Op.CALL, (a,) if e.name == "silu":
                 yield a * call("sigmoid", a)
             case Op.CALL, (a,) if e.name == "relu":
                 yield maximum(const(0), a)
             case _:
                 pass
+        if e.op in DISTRIBUTED:
+            yield from self._sound_cases(e)
         if self.random.random() < 0.2 and e.finite and e.op not in CONDITIONS:
             yield e * const(1)
             yield e + new - new
             yield e * exp(new) * exp(-new)
+
+    def _sound_choice(self, e: Expr, new: Expr, shift: Expr) -> Iterator[Expr]:
+        match e.op, e.args:
+            case Op.MAX2, (a, b):
+                yield maximum(b, a)
+                yield maximum(a, maximum(a, b))
+                yield maximum(a + shift, b + shift) - shift
+            case Op.MIN2, (a, b):
+                yield -maximum(-b, -a)
+            case Op.WHERE, (c, a, b):
+                yield where(c, where(c, a, b), b)
+                yield where(c, a, where(c, a * new, b)) if a.finite else where(c, a, where(c, a, b))
+                if c.op is Op.LT:
+                    yield where(make(Op.LE, c.args[::-1]), b, a)
+                if c.op is Op.LE:
+                    yield where(make(Op.LT, c.args[::-1]), b, a)
+            case _:
+                raise AssertionError(e.op)
+
+    def _sound_cases(self, e: Expr) -> Iterator[Expr]:
+        """A function of ``where`` as ``where`` of the function: it is evaluated where it is taken."""
+        for place, operand in enumerate(e.args):
+            if operand.op is Op.WHERE:
+                condition, *branches = operand.args
+                then, otherwise = (
+                    make(e.op, (*e.args[:place], branch, *e.args[place + 1 :]), e.attr) for branch in branches
+                )
+                yield where(condition, then, otherwise)
 
     def _sound_add(self, a: Expr, b: Expr) -> Iterator[Expr]:
         yield b + a

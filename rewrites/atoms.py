@@ -21,10 +21,14 @@ from sgraph.expr import NONNEGATIVE_CALLS, POSITIVE_CALLS, Op, Read, Sign, nonem
 Number = int | Fraction
 """An exact rational; integral values are kept as ``int``, which is many times faster."""
 
+MAX_SIGN_CASES: Final = 4
+"""Conditions of a value whose sign is looked for case by case."""
 VALID: Final = "valid:"
 """Leaves of this prefix are 1 inside the extent of a tile-split axis and 0 outside."""
 PAD: Final = "pad:"
 """Leaves of this prefix are 0 inside the extent of a tile-split axis and minus infinity outside."""
+INTEGRAL: Final = "index:"
+"""Leaves of this prefix are positions along a tile-split axis: integers."""
 LEVELS: Final = frozenset[str]({"cell", "step", "lane"})
 """The atoms of a tile split."""
 
@@ -169,7 +173,7 @@ Form = (
 class Atom:
     """One interned form with its derived facts. Build it with :func:`atom`."""
 
-    __slots__ = ("__weakref__", "depth", "digest", "finite", "form", "free", "sign", "special")
+    __slots__ = ("__weakref__", "conditions", "depth", "digest", "finite", "form", "free", "sign", "special")
 
     form: Form
     """What it is."""
@@ -183,6 +187,8 @@ class Atom:
     """Whether a product of two of its powers may be more than a power with the exponents added."""
     depth: int
     """How deeply atoms are nested in it."""
+    conditions: tuple[Atom, ...]
+    """The conditions, as indicators, by which it chooses between values; none inside of other functions."""
     digest: bytes
     """Content hash, the same in every process."""
 
@@ -194,7 +200,7 @@ Monomial = tuple[tuple[Atom, Number], ...]
 class Polynomial:
     """A sum of monomials with coefficients that are not 0. It is never changed after it is made."""
 
-    __slots__ = ("_denominators", "_finite", "_free", "_hash", "_ordered", "terms")
+    __slots__ = ("_conditions", "_denominators", "_finite", "_free", "_hash", "_ordered", "terms")
 
     def __init__(self, terms: dict[Monomial, Number]) -> None:
         self.terms: Mapping[Monomial, Number] = terms
@@ -203,6 +209,7 @@ class Polynomial:
         self._free: frozenset[Axis] | None = None
         self._finite: bool | None = None
         self._denominators: tuple[Atom, ...] | None = None
+        self._conditions: tuple[Atom, ...] | None = None
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Polynomial) and self.terms == other.terms)
@@ -253,6 +260,14 @@ class Polynomial:
         if self._finite is None:
             self._finite = all(a.finite for m in self.terms for a, _ in m)
         return self._finite
+
+    @property
+    def conditions(self) -> tuple[Atom, ...]:
+        """The conditions by which its atoms choose between values, as indicators, in canonical order."""
+        if self._conditions is None:
+            found = {c for m in self.terms for a, _ in m for c in a.conditions}
+            self._conditions = tuple(sorted(found, key=_digest_of)) if found else ()
+        return self._conditions
 
     @property
     def denominators(self) -> tuple[Atom, ...]:
@@ -326,9 +341,25 @@ def atom(form: Form) -> Atom:
     made.digest = _digest(form)
     made.sign = _sign(form)
     made.finite = _finite(form)
-    made.special = isinstance(form, Base | Prime) or is_valid(made) or _is_sine(form)
+    made.special = isinstance(form, Base | Prime) or is_valid(made) or _is_sine(form) or is_indicator(made)
+    made.conditions = _conditions(made)
     _interned[form] = made
     return made
+
+
+def is_indicator(a: Atom) -> bool:
+    """Whether an atom is 1 where a condition holds and 0 where it does not."""
+    return isinstance(a.form, Choice) and a.form.then == ONE and a.form.otherwise == ZERO
+
+
+def _conditions(a: Atom) -> tuple[Atom, ...]:
+    match a.form:
+        case Choice(condition, then, otherwise):
+            own = a if is_indicator(a) else atom(Choice(condition, ONE, ZERO))
+            found = {own, *then.conditions, *otherwise.conditions}
+            return tuple(sorted(found, key=_digest_of))
+        case _:
+            return ()
 
 
 def _is_sine(form: Form) -> bool:
@@ -424,7 +455,47 @@ def monomial_sign(m: Monomial) -> Sign:
 
 
 def sign_of(p: Polynomial) -> Sign:
-    """The sign of a sum: known where every term is nonnegative, and positive where one is positive."""
+    """The sign of a sum: known where every term is nonnegative, and positive where one is positive.
+
+    Where indicators occur also if it is known in each case; and of a difference of sums over the same axes as one sum.
+    """
+    sign = _sign_by_terms(p)
+    if sign is not Sign.ANY or len(p) < 2:
+        return sign
+    if 0 < len(p.conditions) <= MAX_SIGN_CASES:
+        cases = {sign_of(restricted_to(p, p.conditions[0], holds)) for holds in (True, False)}
+        return Sign.ANY if Sign.ANY in cases else Sign.NONNEGATIVE if len(cases) > 1 else cases.pop()
+    together = summand(p)
+    if together is None or not together[1].conditions or sign_of(together[1]) is Sign.ANY:
+        return Sign.ANY
+    return Sign.NONNEGATIVE
+
+
+def restricted_to(p: Polynomial, c: Atom, holds: bool) -> Polynomial:
+    """What ``p`` is where an indicator is 1, or 0; other choices stay as they are."""
+    terms: dict[Monomial, Number] = {}
+    for m, k in p.terms.items():
+        rest = tuple(t for t in m if t[0] is not c)
+        if holds or len(rest) == len(m):
+            terms[rest] = terms.get(rest, 0) + k
+    return Polynomial({m: k for m, k in terms.items() if k})
+
+
+def summand(p: Polynomial) -> tuple[tuple[Axis, ...], Polynomial] | None:
+    """A combination of sums over the same axes as bound axes and one summand; None if it is none."""
+    terms: dict[Monomial, Number] = {}
+    bound: set[tuple[Axis, ...]] = set()
+    for m, c in p.terms.items():
+        match m:
+            case ((Atom(form=Total(axes, body)), 1),):
+                bound.add(axes)
+                terms[body] = c
+            case _:
+                return None
+    return (bound.pop(), Polynomial(terms)) if len(bound) == 1 else None
+
+
+def _sign_by_terms(p: Polynomial) -> Sign:
     best = Sign.NONNEGATIVE
     for m, c in p.terms.items():
         sign = monomial_sign(m) if c > 0 else Sign.ANY

@@ -9,7 +9,7 @@ wherever its specification is, if each of its obligations follows from signs or 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations
@@ -28,15 +28,19 @@ from rewrites.atoms import (
     Exponential,
     Highest,
     Larger,
+    Monomial,
     Polynomial,
     Prime,
-    Total,
     atom,
     factor_sign,
+    is_indicator,
     power_of,
+    restricted_to,
     sign_of,
+    summand,
     term,
 )
+from rewrites.conditions import indicator, is_infinity
 from rewrites.division import divide, square_root
 from rewrites.reductions import Reducer
 from sgraph.axis import Axis
@@ -77,6 +81,8 @@ class Obligation:
 
 
 Obligations = frozenset[Obligation]
+NOWHERE: Final = Obligation(Need.NONZERO, ZERO)
+"""What cannot hold; under conditions: that they never hold together."""
 _Fact = tuple[Need, tuple[Axis, ...], Polynomial]
 
 
@@ -127,6 +133,8 @@ def nonnegative(algebra: Reducer, p: Polynomial, *, known: bool = False) -> Obli
 
 def finite(p: Polynomial) -> Obligations:
     """That no part of ``p`` is minus infinity."""
+    if is_infinity(p):
+        return frozenset({NOWHERE})
     return frozenset(Obligation(Need.FINITE, power_of(a)) for a in p.atoms if not a.finite)
 
 
@@ -139,10 +147,20 @@ def at_every_index(obligations: Obligations, axis: Axis) -> Obligations:
     return frozenset(out)
 
 
+def by_condition(algebra: Reducer, p: Polynomial, needed: Callable[[Polynomial], Obligations]) -> Obligations:
+    """What is needed of a value: where its first condition holds, and where it does not."""
+    c = p.conditions[0]
+    then, otherwise = (needed(algebra.restricted(p, c, holds)) for holds in (True, False))
+    both = then & otherwise
+    return both | where_taken(algebra, then - both, c, True) | where_taken(algebra, otherwise - both, c, False)
+
+
 def where_taken(algebra: Reducer, obligations: Obligations, condition: Atom, taken: bool) -> Obligations:
     """The obligations of a branch of ``where``."""
     out: set[Obligation] = set()
     for o in obligations:
+        if (condition, not taken) in o.under:
+            continue  # nowhere
         # The condition's axes are not those that the branch binds, even if they have their names.
         apart = _renamed_apart(algebra, o, condition.free)
         out.add(replace(apart, under=apart.under | {(condition, taken)}))
@@ -173,22 +191,23 @@ class Domain:
 
     def __init__(self, algebra: Reducer, obligations: Obligations) -> None:
         self._algebra = algebra
+        # Where a condition never holds the opposite is no condition.
+        always = {(c, not h) for o in obligations if _is_never(o) for c, h in _only(o.under)}
+        obligations = frozenset(replace(o, under=o.under - always) for o in obligations)
         self._facts = {self._closed(o, o.under) for o in obligations}
-        self._totals: list[tuple[Atom, Obligation]] = []
+        self._totals: list[tuple[tuple[Axis, ...], Polynomial, Obligation]] = []
         self._nonzero: list[Polynomial] = []
         for o in obligations:
             if o.need is Need.NONZERO and len(o.subject) > 1 and not (o.bound or o.under):
                 self._nonzero.append(o.subject)
-            match o.subject.single:
-                case (((Atom(form=Total()) as a, 1),), _) if o.need is Need.NONZERO:
-                    self._totals.append((a, o))
-                case _:
-                    pass
+            found = summand(o.subject) if o.need is Need.NONZERO else None
+            if found is not None:
+                self._totals.append((*found, o))
 
     def _closed(self, o: Obligation, under: Under) -> _Fact:
         """A key that does not depend on what bound axes are called, in the subject and in its guards alike."""
         parts = [power_of(atom(Applied("subject", o.subject)))]
-        parts += [power_of(atom(Applied(f"where {holds}", power_of(a)))) for a, holds in under]
+        parts += [_guard(a, holds) for a, holds in under]
         together = self._algebra.sum(parts)
         return (o.need, *self._algebra.canonical(o.bound & together.free, together))
 
@@ -234,7 +253,9 @@ class Domain:
         guards = sorted(o.under, key=lambda g: (g[0].digest, g[1]))
         sizes = range(len(guards) + 1) if len(guards) <= MAX_GUARDS else (0, len(guards))
         weaker = (frozenset(c) for n in sizes for c in combinations(guards, n))
-        return any(self._closed(o, under) in self._facts for under in weaker)
+        return any(
+            self._closed(x, under) in self._facts for under in weaker for x in (o, replace(NOWHERE, bound=o.bound))
+        )
 
     def shows(self, o: Obligation) -> bool:
         """Whether what is known of signs implies the obligation."""
@@ -260,11 +281,10 @@ class Domain:
                 # A sum that is not 0 has an index where its summand is not 0.
                 masks = [b for b in body.atoms if not b.finite]
                 return any(
-                    isinstance(total.form, Total)
-                    and total.form.bound == bound
-                    and all(_finite_where_counted(b, total.form) for b in masks)
-                    and _applies(fact, o, total.free)
-                    for total, fact in self._totals
+                    axes == bound
+                    and all(_finite_where_counted(b, counted) for b in masks)
+                    and _applies(fact, o, counted.free.difference(bound))
+                    for axes, counted, fact in self._totals
                 )
             case _:
                 return False
@@ -273,18 +293,49 @@ class Domain:
         return all(a.finite or self.implies(replace(o, subject=power_of(a))) for a in atoms)
 
 
+def _is_never(o: Obligation) -> bool:
+    """Whether an obligation says that its conditions do not hold, whatever axes are bound."""
+    return o.need is Need.NONZERO and not o.subject and not o.bound
+
+
+def _only(under: Under) -> Under:
+    """The condition of what has just one."""
+    return under if len(under) == 1 else frozenset()
+
+
+def _guard(a: Atom, holds: bool) -> Polynomial:
+    """A condition that holds, or does not, as a value that is not taken by cases."""
+    assert isinstance(a.form, Choice)
+    condition = a.form.condition
+    left, right = atom(Applied("left", condition.left)), atom(Applied("right", condition.right))
+    sides = Polynomial({((left, 1),): 1, ((right, 1),): 1})
+    return power_of(atom(Applied(f"{condition.op} is {holds}", sides)))
+
+
 def _applies(fact: Obligation, o: Obligation, axes: frozenset[Axis]) -> bool:
     """Whether a fact on something over these axes holds wherever an obligation on the same has to."""
     everywhere = axes.union(*(a.free for a, _ in fact.under)) & o.bound
     return fact.under <= o.under and everywhere <= fact.bound
 
 
-def _finite_where_counted(a: Atom, total: Total) -> bool:
-    """Whether an atom is finite at every index at which a sum's summand is not 0.
+def _finite_where_counted(a: Atom, counted: Polynomial) -> bool:
+    """Whether an atom is finite at every index at which a summand is not 0.
 
-    There the arguments of its exponentials are finite, and its masks are 1, so that pads of the same split are 0.
+    There one of its terms is not 0: the arguments of its exponentials are finite, and its masks are 1, so that pads of
+    the same split are 0. A condition without which the summand is 0 holds.
     """
-    for b, e in total.body:
+    if isinstance(a.form, Choice) and not is_indicator(a):
+        c = indicator(a.form.condition)
+        return all(
+            not (rest := restricted_to(counted, c, holds))
+            or all(b.finite or _finite_where_counted(b, rest) for b in branch.atoms)
+            for holds, branch in ((True, a.form.then), (False, a.form.otherwise))
+        )
+    return all(_finite_where_not_zero(a, m) for m in counted.terms)
+
+
+def _finite_where_not_zero(a: Atom, m: Monomial) -> bool:
+    for b, e in m:
         match b.form, a.form:
             case Exponential(argument), _ if e > 0 and any(c is a for c, _ in argument):
                 return True

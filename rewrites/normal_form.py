@@ -22,9 +22,6 @@ from typing import Final
 
 from rewrites.atoms import (
     ONE,
-    ZERO,
-    Choice,
-    Condition,
     Element,
     Infinity,
     Length,
@@ -36,19 +33,19 @@ from rewrites.atoms import (
     power_of,
     sign_of,
 )
+from rewrites.conditions import MAX_CONDITIONS
 from rewrites.definedness import (
     Domain,
     Need,
     Obligation,
     Obligations,
     at_every_index,
+    by_condition,
     finite,
     nonnegative,
     nonzero,
-    where_taken,
 )
 from rewrites.emptiness import cases, possibly_empty, splits_possibly_empty
-from rewrites.pointwise import is_infinity
 from rewrites.polynomial import GaveUp, Note
 from rewrites.polynomial_text import text
 from rewrites.reductions import Reducer
@@ -179,10 +176,9 @@ class NormalForm:
         value = self._value(node, polynomials)
         needs = self._needs(node, polynomials)
         if node.op is Op.WHERE:
-            condition = atom(Choice(self._condition(node.args[0]), ONE, ZERO))
-            then, otherwise = (o.obligations for o in operands[1:])
-            needs |= operands[0].obligations | where_taken(self._algebra, then, condition, True)
-            needs |= where_taken(self._algebra, otherwise, condition, False)
+            needs |= operands[0].obligations
+            for o, holds in zip(operands[1:], (True, False), strict=True):
+                needs |= self._taken(o.obligations, polynomials[0], holds)
         else:
             needs = needs.union(*(o.obligations for o in operands))
         if node.op in (Op.SUM, Op.MAX, Op.MIN):
@@ -204,7 +200,7 @@ class NormalForm:
             case Op.INDEX, _:
                 return power_of(atom(Position(node.axis)))
             case Op.ADD, (p, q):
-                return next((x for x in (p, q) if is_infinity(x)), None) or algebra.add(p, q)
+                return algebra.plus(p, q)
             case Op.MUL, (p, q):
                 return algebra.times(p, q)
             case Op.RECIP, (p,):
@@ -222,9 +218,10 @@ class NormalForm:
             case Op.MIN2, (p, q):
                 return algebra.scale(algebra.larger([algebra.scale(p, -1), algebra.scale(q, -1)]), -1)
             case ((Op.LT | Op.LE | Op.EQ), _):
-                return algebra.where(self._condition(node), ONE, ZERO)
-            case Op.WHERE, (_, p, q):
-                return algebra.where(self._condition(node.args[0]), p, q)
+                p, q = operands
+                return algebra.compared(node.op, p, q)
+            case Op.WHERE, (test, p, q):
+                return algebra.where(test, p, q)
             case Op.SUM, (p,):
                 return algebra.sum_over([node.axis], p)
             case Op.MAX, (p,):
@@ -234,13 +231,28 @@ class NormalForm:
             case _:
                 raise AssertionError(f"{node.op} with {len(operands)} operands")
 
-    def _condition(self, node: Expr) -> Condition:
-        left, right = (self._memory[a].polynomial for a in node.args)
-        return self._algebra.condition(node.op, left, right)
+    def _taken(self, obligations: Obligations, test: Polynomial, holds: bool) -> Obligations:
+        """The obligations of a branch of ``where`` that is taken where ``test`` is 1, or where it is 0."""
+        if not obligations or not test.conditions:
+            return obligations if holds is (test == ONE) else frozenset()
+        return by_condition(self._algebra, test, lambda case: self._taken(obligations, case, holds))
+
+    def _needs_by_cases(self, node: Expr, operands: list[Polynomial]) -> Obligations:
+        """What the node needs of each case of an operand that depends on conditions."""
+        if len({c for p in operands for c in p.conditions}) > MAX_CONDITIONS:
+            raise GaveUp(f"more than {MAX_CONDITIONS} conditions of one value")
+        place = next(i for i, p in enumerate(operands) if p.conditions)
+
+        def needed(case: Polynomial) -> Obligations:
+            return self._needs(node, [*operands[:place], case, *operands[place + 1 :]])
+
+        return by_condition(self._algebra, operands[place], needed)
 
     def _needs(self, node: Expr, operands: list[Polynomial]) -> Obligations:
         """What the node itself needs of its operands to be defined."""
         algebra, signs = self._algebra, [a.sign for a in node.args]
+        if any(p.conditions for p in operands) and _is_partial(node):
+            return self._needs_by_cases(node, operands)
         match node.op:
             case Op.RECIP:
                 known = nonnegative(algebra, operands[0], known=True) if signs[0] is not Sign.ANY else frozenset()
@@ -321,6 +333,19 @@ def _impossible(o: Obligation) -> bool:
             return any(isinstance(a.form, Infinity) for a in o.subject.atoms)
         case _:
             return False
+
+
+def _is_partial(node: Expr) -> bool:
+    """Whether an operator needs something of operands like these to be defined."""
+    match node.op:
+        case Op.RECIP | Op.SQRT | Op.LOG:
+            return True
+        case Op.CALL if node.name not in TOTAL_CALLS:
+            return True
+        case Op.ADD | Op.EXP | Op.MAX2 | Op.MAX | Op.WHERE:
+            return False
+        case _:
+            return not all(a.finite for a in node.args)
 
 
 def _in_order(obligations: Obligations) -> list[Obligation]:

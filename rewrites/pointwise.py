@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fractions import Fraction
+from functools import partial
 from typing import Final
 
 from rewrites.atoms import (
@@ -16,8 +17,6 @@ from rewrites.atoms import (
     Applied,
     Atom,
     Base,
-    Choice,
-    Condition,
     Exponential,
     Form,
     Highest,
@@ -37,17 +36,16 @@ from rewrites.atoms import (
     sign_of,
     term,
 )
+from rewrites.conditions import Conditional, is_infinity
 from rewrites.division import square_root
 from rewrites.polynomial import (
-    Algebra,
     common_exponents,
     content_of,
     merged,
     prime_powers,
-    rational_content,
     without,
 )
-from sgraph.expr import Op, Sign
+from sgraph.expr import Sign
 
 MAX_OPERANDS: Final = 64
 """Operands that a largest-of is opened into."""
@@ -57,13 +55,15 @@ EVEN_CALLS: Final = frozenset({"cos", "abs"})
 """Functions with f(-x) = f(x)."""
 
 
-class Pointwise(Algebra):
+class Pointwise(Conditional):
     """The algebra with pointwise functions."""
 
     # --------------------------------------------------------------------------- exponentials, logarithms
 
     def exp(self, p: Polynomial) -> Polynomial:
         """``exp`` of a sum as a product; ``exp(-inf) = 0``."""
+        if p.conditions:
+            return self.by_cases(self.exp, p)
         exponents: dict[Atom, Number] = {}
         others: list[Polynomial] = []
         for m, c in p.terms.items():
@@ -78,6 +78,8 @@ class Pointwise(Algebra):
 
     def log(self, p: Polynomial) -> Polynomial:
         """``log`` of a product as a sum, split by factors that are known not to be negative."""
+        if p.conditions:
+            return self.by_cases(self.log, p)
         if not p:
             return ZERO
         if p.single is not None:
@@ -125,6 +127,8 @@ class Pointwise(Algebra):
 
     def call(self, function: str, p: Polynomial) -> Polynomial:
         """A unary function by name."""
+        if p.conditions:
+            return self.by_cases(partial(self.call, function), p)
         match function:
             case "sigmoid":
                 grown = self.exp(p)
@@ -168,8 +172,11 @@ class Pointwise(Algebra):
 
     def larger(self, operands: Iterable[Polynomial]) -> Polynomial:
         """The largest of several values: a set, with what all have in common taken out."""
+        given = list(operands)
+        if any(p.conditions for p in given):
+            return self.by_cases(lambda *cases: self.larger(cases), *given)
         found: dict[Polynomial, None] = {}
-        listed, lowered = self._raised(list(operands))
+        listed, lowered = self._raised(given)
         for p in listed:
             found |= dict.fromkeys(self._flat(p))
         kept = self._undominated([p for p in found if not is_infinity(p)] or list(found)[:1])
@@ -179,9 +186,9 @@ class Pointwise(Algebra):
             return kept[0]
         if len(kept) == 2 and kept[0] == self.scale(kept[1], -1):
             return self._absolute(kept[0])
-        shared = _shared(kept)
+        shared = common_addend(kept)
         kept = [self.subtract(p, shared) for p in kept]
-        number, common = _positive_content(kept)
+        number, common = positive_content(kept)
         inverse = self.assemble({a: -e for a, e in common.items()}, Fraction(1) / number)
         kept = sorted((self.times(p, inverse) for p in kept), key=lambda p: p.key)
         self.note_factors(monomial(common))
@@ -255,39 +262,6 @@ class Pointwise(Algebra):
             kept.append(p)
         return kept
 
-    def condition(self, op: Op, left: Polynomial, right: Polynomial) -> Condition:
-        """A comparison, as one of a difference with 0 where both sides are finite."""
-        if not (left.finite and right.finite):
-            return Condition(op, left, right)
-        difference = self.subtract(right, left)
-        scale = rational_content(difference)
-        if op is Op.EQ and difference and difference.ordered[0][1] < 0:
-            scale = -scale
-        return Condition(op, ZERO, self.scale(difference, Fraction(1) / scale))
-
-    def where(self, condition: Condition, then: Polynomial, otherwise: Polynomial) -> Polynomial:
-        """``where``; both branches stay inside."""
-        known = decide(condition)
-        if known is not None:
-            return then if known else otherwise
-        if then == otherwise:
-            return then
-        return power_of(self.new(Choice(condition, then, otherwise)))
-
-
-def decide(condition: Condition) -> bool | None:
-    """Whether a comparison is known to hold, or not to."""
-    if condition.left:
-        return None
-    sign, opposite = sign_of(condition.right), sign_of(Polynomial({m: -c for m, c in condition.right.terms.items()}))
-    match condition.op:
-        case Op.LT:
-            return True if sign is Sign.POSITIVE else False if opposite is not Sign.ANY else None
-        case Op.LE:
-            return True if sign is not Sign.ANY else False if opposite is Sign.POSITIVE else None
-        case _:
-            return True if not condition.right else False if Sign.POSITIVE in (sign, opposite) else None
-
 
 # ---------------------------------------------------------------------------------------------- helpers
 
@@ -314,12 +288,7 @@ def _unwrapped(a: Atom) -> Polynomial:
     return a.form.polynomial if isinstance(a.form, Base) else power_of(a)
 
 
-def is_infinity(p: Polynomial) -> bool:
-    """Whether a sum has minus infinity among its terms."""
-    return any(isinstance(a.form, Infinity) for m in p.terms for a, _ in m)
-
-
-def _shared(operands: list[Polynomial]) -> Polynomial:
+def common_addend(operands: list[Polynomial]) -> Polynomial:
     """What all operands have in common as an addend."""
     terms: dict[Monomial, Number] = {}
     for m, _ in operands[0].ordered:
@@ -331,7 +300,7 @@ def _shared(operands: list[Polynomial]) -> Polynomial:
     return Polynomial(terms)
 
 
-def _positive_content(operands: list[Polynomial]) -> tuple[Number, dict[Atom, Number]]:
+def positive_content(operands: list[Polynomial]) -> tuple[Number, dict[Atom, Number]]:
     """A positive number and powers of positive atoms that all operands have as a factor."""
     number = content_of(c for p in operands for c in p.terms.values())
     merged = Polynomial({m: 1 for p in operands for m in p.terms})

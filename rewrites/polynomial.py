@@ -22,6 +22,7 @@ from rewrites.atoms import (
     Applied,
     Atom,
     Base,
+    Choice,
     Element,
     Form,
     Monomial,
@@ -32,6 +33,7 @@ from rewrites.atoms import (
     constant,
     exact,
     factor_sign,
+    is_indicator,
     is_valid,
     monomial,
     power_of,
@@ -197,6 +199,8 @@ class Algebra:
                     cosine = self.subtract(ONE, power_of(self.new(Applied("cos", p)), 2))
                     expanded.append(self.power(cosine, e.numerator // 2))
                     e = e.numerator % 2
+                case Choice() if is_indicator(a) and e > 0:
+                    e = 1
                 case Element(read) if read.tensor.startswith(VALID) and e > 0:
                     e = 1  # 0 and 1 are their own powers
                 case _:
@@ -379,7 +383,7 @@ def common_exponents(p: Polynomial, whole: bool, nonnegative: frozenset[Atom] = 
         lowest = min(exponents)
         if not whole and a.sign is Sign.ANY and a not in nonnegative:
             lowest = 2 * (lowest.numerator // (2 * lowest.denominator))
-        if is_valid(a):
+        if is_valid(a) or is_indicator(a):
             lowest = max(lowest, 0)
         if lowest:
             out[a] = lowest

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
+from functools import partial
 from typing import Final, Self, TypeVar
 
 from rewrites.atoms import (
@@ -44,7 +45,8 @@ from rewrites.atoms import (
     power_of,
     term,
 )
-from rewrites.pointwise import EVEN_CALLS, ODD_CALLS, Pointwise, positive_multiple
+from rewrites.conditions import values_of
+from rewrites.pointwise import EVEN_CALLS, ODD_CALLS, Pointwise, common_addend, positive_content, positive_multiple
 from rewrites.polynomial import MAX_POWER, GaveUp, rational_content
 from sgraph.axis import Axis, ordered
 from sgraph.expr import Sign, nonempty, unused_copy
@@ -146,6 +148,29 @@ class Reducer(Pointwise):
     def max_over(self, bound: Iterable[Axis], p: Polynomial) -> Polynomial:
         """The maximum over bound axes; of an empty one, minus infinity."""
         axes = frozenset(bound)
+        outer = [c for c in p.conditions if c.free.isdisjoint(axes)]
+        if outer:
+            return self.split(outer[0], partial(self.max_over, axes), p)
+        if p.conditions and not p.finite:
+            shared, number, p = self._tree_content(axes, p)
+            highest = self._highest_of(axes, p)
+            return self.add(shared, self.times(number, highest))
+        return self._highest_of(axes, p)
+
+    def _tree_content(self, bound: frozenset[Axis], p: Polynomial) -> tuple[Polynomial, Polynomial, Polynomial]:
+        """What the values of a tree have in common and does not vary over bound axes: an addend, a positive factor."""
+        values = values_of(p)
+        free = [Polynomial({m: c for m, c in v.terms.items() if free_axes(m).isdisjoint(bound)}) for v in values]
+        shared = common_addend(free) if values else ZERO
+        shared = shared if shared.finite else ZERO
+        p = self.mapped(p, lambda v: self.subtract(v, shared))
+        number, common = positive_content(values_of(p))
+        kept = {a: e for a, e in common.items() if a.free.isdisjoint(bound)}
+        factor = self.assemble(kept, number)
+        inverse = self.assemble({a: -e for a, e in kept.items()}, Fraction(1) / number)
+        return shared, factor, self.mapped(p, lambda v: self.times(v, inverse))
+
+    def _highest_of(self, axes: frozenset[Axis], p: Polynomial) -> Polynomial:
         inside = Polynomial({m: c for m, c in p.terms.items() if not free_axes(m).isdisjoint(axes)})
         outside = Polynomial({m: c for m, c in p.terms.items() if free_axes(m).isdisjoint(axes)})
         axes, inside = self._opened_max(axes, inside)
@@ -275,7 +300,7 @@ class Reducer(Pointwise):
                 return self.larger(self.rename(p, names) for p in operands)
             case Choice(condition, then, otherwise):
                 left, right = self.rename(condition.left, names), self.rename(condition.right, names)
-                compared = self.condition(condition.op, left, right)
+                compared = self.compared(condition.op, left, right)
                 return self.where(compared, self.rename(then, names), self.rename(otherwise, names))
             case Total(bound, body):
                 axes, inner = self._rename_bound(bound, term(body), names)
