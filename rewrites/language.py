@@ -179,7 +179,8 @@ def preamble(rules: Sequence[Rule]) -> str:
     """Declarations, analysis and rewrites: the part of a program that does not depend on the values."""
     lines = _declarations() + _free_rules() + _factor_rules()
     lines += [f"(rule ({facts}) ({action}) :ruleset analysis)" for facts, action in _SIGNS]
-    lines += [line for rule in rules for line in rule_lines(rule)]
+    # Two rules may come to one rewrite, such as a user's and one of ours; the engine takes it once.
+    lines += dict.fromkeys(line for rule in rules for line in rule_lines(rule))
     return "\n".join(lines)
 
 

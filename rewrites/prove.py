@@ -1,16 +1,18 @@
 """Proofs of rewrite rules for all values and all extents, by z3.
 
 A value is a triple: is it defined, is it minus infinity, which real number. Rules without a reduction are one
-query. A reduction is an accumulator that starts at its unit and takes one element per index, so a rule over one
-axis is proved by induction on the extent. Interchanging two like reductions is induction on both extents: with
-``R`` the inner reduction and ``+`` its step, ``R(c + a) = R(c) + R(a)`` and ``R(unit) = unit`` are lemmas over
-one axis, and give the step and the base of the outer induction.
+query. A reduction is an accumulator that starts at its unit and takes one element per index (a minimum, which is
+undefined over no index, starts at the first), so a rule over one axis is proved by induction on the extent.
+Interchanging two like reductions is induction on both extents: with ``R`` the inner reduction and ``+`` its step,
+``R(c + a) = R(c) + R(a)`` and ``R(unit) = unit`` are lemmas over one axis, and give the step and the base of the
+outer induction.
 
 Imports z3; import this module at first use only.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
@@ -86,6 +88,8 @@ class _Encoder:
     """Value of each reduction so far."""
     axioms: list[z3.BoolRef] = field(default_factory=list[z3.BoolRef])
     exponents: list[z3.ArithRef] = field(default_factory=list[z3.ArithRef])
+    arguments: list[z3.ArithRef] = field(default_factory=list[z3.ArithRef])
+    """Of logarithms."""
 
     def value(self, pattern: Pattern, *, at_index: bool = False) -> _Value:
         """The triple of a pattern, outside of the reduction or at one of its indices."""
@@ -144,9 +148,16 @@ class _Encoder:
         return root
 
     def log(self, argument: z3.ArithRef) -> z3.ArithRef:
-        """The inverse of the exponential."""
+        """The inverse of the exponential, a homomorphism from products of positive numbers to sums."""
         result = _arith(_LOG(argument))
-        self.axioms.append(_bool(z3.Implies(argument > 0, self.exp(result) == argument)))
+        for exponent in self.exponents:
+            self.axioms.append(_bool(z3.Implies(argument == _exp(exponent), result == exponent)))
+        self.arguments.append(argument)
+        for x, y, z in itertools.product(self.arguments, repeat=3):
+            whole = z3.And(y > 0, z > 0, x == y * z)
+            self.axioms.append(_bool(z3.Implies(whole, _LOG(x) == _arith(_LOG(y)) + _arith(_LOG(z)))))
+        for x, y in itertools.product(self.arguments, repeat=2):
+            self.axioms.append(_bool(z3.Implies(z3.And(x > 0, x * y == 1), _LOG(x) == -_arith(_LOG(y)))))
         return result
 
 
@@ -244,19 +255,24 @@ def _prove_by_induction(rule: Rule, axis: AxisVariable) -> Proof:
     element = {r: _Encoder(outside, inside, size, {}, axioms).value(r.args[0], at_index=True) for r in reductions}
     given = [*_assumed(rule, outside), *_assumed(rule, inside)]
     unit = {r: _unit(r.op) for r in reductions}
-    first = {r: _accumulated(r.op, unit[r], element[r]) for r in reductions} if nonempty else unit
-    start = z3.RealVal(1 if nonempty else 0)
+    first = {r: _first(r.op, unit[r], element[r]) for r in reductions}
+    # A minimum starts from the first element: nothing goes on from the undefined one over no index.
+    starts = {1: first} if nonempty else {0: unit}
+    if any(r.op is Op.MIN for r in reductions):
+        starts[1] = first
     before = {r: _fresh(f"{r} up to n") for r in reductions}
     after = {r: _accumulated(r.op, before[r], element[r]) for r in reductions}
     for r in reductions:
-        if r.op is Op.SUM:
+        if r.op in {Op.SUM, Op.MIN}:
             given.append(_bool(z3.Not(before[r].low)))
         elif nonempty and _follows([*given, *axioms], _never_low(element[r])):
             given.append(_never_low(before[r]))
-    base, hypothesis, step = sides(start, first), sides(size, before), sides(_arith(size + 1), after)
-    if not _follows([*given, *axioms], base):
-        return Proof(False, f"z3 found no proof for extent {1 if nonempty else 0} of {axis}")
-    if not _follows([*given, *axioms, _bool(size >= start), hypothesis], step):
+    bases = {n: sides(z3.RealVal(n), values) for n, values in starts.items()}
+    hypothesis, step = sides(size, before), sides(_arith(size + 1), after)
+    for n, base in bases.items():
+        if not _follows([*given, *axioms], base):
+            return Proof(False, f"z3 found no proof for extent {n} of {axis}")
+    if not _follows([*given, *axioms, _bool(size >= max(starts)), hypothesis], step):
         return Proof(False, f"z3 found no proof of the step from n to n + 1 of {axis}")
     return Proof(True, f"z3, by induction on the extent of {axis}")
 
@@ -265,20 +281,30 @@ def _never_low(value: _Value) -> z3.BoolRef:
     return _bool(z3.Implies(value.defined, z3.Not(value.low)))
 
 
+def _first(op: Op, unit: _Value, element: _Value) -> _Value:
+    """A reduction over one index; the minimum of minus infinity is undefined."""
+    return _strict([element], element.real) if op is Op.MIN else _accumulated(op, unit, element)
+
+
 def _unit(op: Op) -> _Value:
-    """The value of an empty reduction."""
+    """The value of an empty reduction; undefined for a minimum."""
     match op:
         case Op.SUM:
             return _real(z3.RealVal(0))
         case Op.MAX:
             return _Value(z3.BoolVal(True), z3.BoolVal(True), z3.RealVal(0))
+        case Op.MIN:
+            return _Value(z3.BoolVal(False), z3.BoolVal(False), z3.RealVal(0))
         case _:
-            raise _NoMeaning(f"an empty {op.value} has no value to start from")
+            raise _NoMeaning(f"{op.value} is no reduction")
 
 
 def _accumulated(op: Op, accumulator: _Value, element: _Value) -> _Value:
     if op is Op.MAX:
         return _larger(accumulator, element)
+    if op is Op.MIN:
+        smaller = z3.If(accumulator.real <= element.real, accumulator.real, element.real)
+        return _strict([accumulator, element], _arith(smaller))
     return _strict([accumulator, element], _arith(accumulator.real + element.real))
 
 
@@ -292,8 +318,6 @@ def _prove_interchange(rule: Rule) -> Proof:
             pass
         case _:
             return Proof(False, "two axes, and not the interchange of two like reductions")
-    if inner not in _STEPS:
-        return Proof(False, f"an empty {inner.value} has no value to start from")
     step, unit = _STEPS[inner]
     sofar = Variable("c" if body.name != "c" else "d")
     lemmas = (
@@ -314,5 +338,10 @@ def _prove_interchange(rule: Rule) -> Proof:
 _STEPS: Final = {
     Op.SUM: (Op.ADD, constant(0)),
     Op.MAX: (Op.MAX2, Term(Op.NEG_INF)),
+    Op.MIN: (Op.MIN2, Term(Op.RECIP, (constant(0),))),
 }
-"""Per reduction the operator that takes one more element, and the value it starts from."""
+"""Per reduction the operator that takes one more element, and the value over no index.
+
+Over no index a minimum is undefined, as ``1/0`` is, and over one it is ``min2(a, a)``, which is undefined at minus
+infinity: the interchange over one index of the outer axis is the lemma of the step with both elements the same.
+"""

@@ -237,6 +237,22 @@ def _max(axis: AxisVariable, a: Pattern) -> Term:
     return reduce_over(Op.MAX, axis, a)
 
 
+def _min(axis: AxisVariable, a: Pattern) -> Term:
+    return reduce_over(Op.MIN, axis, a)
+
+
+def _larger(a: Pattern, b: Pattern) -> Term:
+    return Term(Op.MAX2, (a, b))
+
+
+def _smaller(a: Pattern, b: Pattern) -> Term:
+    return Term(Op.MIN2, (a, b))
+
+
+def _log(a: Pattern) -> Term:
+    return unary(Op.LOG, a)
+
+
 def _recip(a: Pattern) -> Term:
     return unary(Op.RECIP, a)
 
@@ -251,6 +267,7 @@ def _sqrt(a: Pattern) -> Term:
 
 _SPORES = "Wang et al., SPORES, PVLDB 13(11) 2020, section 3"
 _SEMIRING = "Aji and McEliece, The Generalized Distributive Law, IEEE Trans. Inf. Theory 46(2) 2000, section II"
+_LATTICE = "Davey and Priestley, Introduction to Lattices and Order, 2nd ed., 2002, chapter 4"
 
 RULES: Final[tuple[Rule, ...]] = (
     # Products become combs, one factor times the rest, with every factor in front.
@@ -300,5 +317,33 @@ RULES: Final[tuple[Rule, ...]] = (
         both_ways=True,
         single=(_a,),
     ),
+    # A minimum over an empty axis, or with -inf among its operands, is undefined.
+    Rule("min-constant", _min(_k, _a), _a, (not_free(_k, _a), nonempty(_k), finite(_a))),
+    Rule("min-add", _min(_k, _a + _b), _a + _min(_k, _b), (not_free(_k, _a), finite(_a)), _SEMIRING, both_ways=True),
+    Rule(
+        "min-scale",
+        _min(_k, _a * _b),
+        _a * _min(_k, _b),
+        (not_free(_k, _a), nonnegative(_a)),
+        _SEMIRING,
+        both_ways=True,
+        single=(_a,),
+    ),
+    # Bounds that do not vary over the axis: clamp once, after the reduction.
+    Rule("max2-comm", _larger(_a, _b), _larger(_b, _a)),
+    Rule("min2-comm", _smaller(_a, _b), _smaller(_b, _a)),
+    Rule("max-floor", _max(_k, _larger(_a, _b)), _larger(_a, _max(_k, _b)), (not_free(_k, _a), nonempty(_k)), _LATTICE),
+    Rule(
+        "max-ceiling",
+        _max(_k, _smaller(_a, _b)),
+        _smaller(_a, _max(_k, _b)),
+        (not_free(_k, _a), nonempty(_k), finite(_b)),
+        _LATTICE,
+    ),
+    Rule("min-floor", _min(_k, _larger(_a, _b)), _larger(_a, _min(_k, _b)), (not_free(_k, _a), finite(_b)), _LATTICE),
+    Rule("min-ceiling", _min(_k, _smaller(_a, _b)), _smaller(_a, _min(_k, _b)), (not_free(_k, _a),), _LATTICE),
+    Rule("log-mul", _log(_a * _b), _log(_a) + _log(_b), (positive(_a),), single=(_a,)),
+    Rule("log-recip", _log(_recip(_a)), _minus_one * _log(_a)),
+    Rule("log-exp", _log(_exp(_a)), _a, (finite(_a),)),
 )
 """The grading-preserving tier: what saturation runs by default."""

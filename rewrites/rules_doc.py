@@ -51,11 +51,16 @@ from sgraph.axis import Axis
 from sgraph.errors import SaturationFailed
 from sgraph.expr import Op, leaf, maximum
 
-a, b = Variable("a"), Variable("b")
-commuted = Rule("max2-comm", Term(Op.MAX2, (a, b)), Term(Op.MAX2, (b, a)))
-x, y = (leaf(name, [Axis("m", 16)]) for name in "xy")
-table = saturate([maximum(x, y)], rules=[*RULES, commuted])
-assert table.lookup(maximum(y, x)) == table.roots[0]
+
+def larger(first, second):
+    return Term(Op.MAX2, (first, second))
+
+
+a, b, c = Variable("a"), Variable("b"), Variable("c")
+regrouped = Rule("max2-assoc", larger(a, larger(b, c)), larger(larger(a, b), c))
+x, y, z = (leaf(name, [Axis("m", 16)]) for name in "xyz")
+table = saturate([maximum(x, maximum(y, z))], rules=[*RULES, regrouped])
+assert table.lookup(maximum(maximum(x, y), z)) == table.roots[0]
 
 try:
     saturate([x + y], rules=[*RULES, Rule("slip", a + b, a * b)])

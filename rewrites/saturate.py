@@ -231,7 +231,9 @@ class _Worker:
         ours, theirs = Pipe()
         errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         paths = [os.path.abspath(p) for p in sys.path]  # noqa: PTH100 - entries may be archives
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "RAYON_NUM_THREADS": "1"}
+        # One arena: a second thread's own would take 64 MB of the address space that the memory limit counts.
+        engine = {"RAYON_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+        environment = os.environ | engine | {"PYTHONPATH": os.pathsep.join(paths)}
         command = f"from rewrites.saturate import serve; serve({theirs.fileno()}, {os.getpid()})"
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", command],

@@ -40,6 +40,10 @@ def largest(axis: AxisVariable, x: Pattern) -> Term:
     return reduce_over(Op.MAX, axis, x)
 
 
+def smallest(axis: AxisVariable, x: Pattern) -> Term:
+    return reduce_over(Op.MIN, axis, x)
+
+
 def recip(x: Pattern) -> Term:
     return unary(Op.RECIP, x)
 
@@ -136,6 +140,19 @@ def test_a_rule_with_a_function_is_refused() -> None:
 def test_a_good_rule_of_a_user_passes() -> None:
     require(Rule("max2-comm", Term(Op.MAX2, (a, b)), Term(Op.MAX2, (b, a))))
     require(Rule("root-of-root", sqrt(a * a), a, (nonnegative(a),)))
+    require(Rule("min-swap", smallest(j, smallest(k, a)), smallest(k, smallest(j, a))))
+
+
+def test_a_minimum_is_undefined_over_nothing_and_with_minus_infinity() -> None:
+    wrong = (
+        Rule("min-constant", smallest(k, a), a, (not_free(k, a),)),
+        Rule("min-constant", smallest(k, a), a, (not_free(k, a), nonempty(k))),
+        Rule("min-add", smallest(k, a + b), a + smallest(k, b), (not_free(k, a),)),
+        Rule("min-is-max", smallest(j, largest(k, a)), largest(k, smallest(j, a)), (nonempty(j), nonempty(k))),
+    )
+    for rule in wrong:
+        assert check_rule(rule).verdict is Verdict.REFUTED
+        assert not prove(rule).proved
 
 
 @pytest.mark.parametrize(

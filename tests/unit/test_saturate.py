@@ -106,7 +106,7 @@ def test_the_time_limit_ends_the_run_with_a_table() -> None:
 
 
 def test_running_out_of_memory_ends_in_the_step_before() -> None:
-    table = saturate([wide(13)], limits=Limits(e_nodes=10**9, seconds=40, memory_bytes=48 << 20))
+    table = saturate([wide(13)], limits=Limits(e_nodes=10**9, seconds=40, memory_bytes=80 << 20))
     assert table.truncated
     assert table.steps >= 1
     assert table.lookup(wide(13)) == 0
@@ -240,10 +240,21 @@ a, b = Variable("a"), Variable("b")
 
 
 def test_a_rule_of_a_user_is_checked_and_used() -> None:
-    u, v = leaf("u", [m]), leaf("v", [m])
-    commuted = Rule("max2-comm", Term(Op.MAX2, (a, b)), Term(Op.MAX2, (b, a)))
-    assert saturate([maximum(u, v)]).lookup(maximum(v, u)) is None
-    assert saturate([maximum(u, v)], rules=[*RULES, commuted]).lookup(maximum(v, u)) == 0
+    u, v, w = leaf("u", [m]), leaf("v", [m]), leaf("w", [m])
+    c = Variable("c")
+    regrouped = Rule(
+        "max2-assoc",
+        Term(Op.MAX2, (a, Term(Op.MAX2, (b, c)))),
+        Term(Op.MAX2, (Term(Op.MAX2, (a, b)), c)),
+    )
+    value, other = maximum(u, maximum(v, w)), maximum(maximum(u, v), w)
+    assert saturate([value]).lookup(other) is None
+    assert saturate([value], rules=[*RULES, regrouped]).lookup(other) == 0
+
+
+def test_a_rule_of_a_user_that_is_one_of_ours_is_no_mistake() -> None:
+    commuted = Rule("my-own", a + b, b + a)
+    assert fingerprint(saturate([rmsnorm_linear], rules=[*RULES, commuted])) == fingerprint(saturate([rmsnorm_linear]))
 
 
 def test_a_wrong_rule_of_a_user_is_refused() -> None:
