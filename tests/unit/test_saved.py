@@ -37,7 +37,9 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRISM_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        return prism.superoptimize(linear, *inputs(), target="h200", effort="quick", out=folder, sizes=SIZES)
+        return prism.superoptimize(
+            linear, *inputs(), target="h200", effort="quick", fallback=False, out=folder, sizes=SIZES
+        )
 
 
 @pytest.fixture

@@ -19,8 +19,10 @@ import torch
 
 import prism
 from prism.cli import main
+from prism.pipeline import Request, run
 from prism.progress import Progress
 from prism.result import Result
+from prism.settings import load
 from prism.store import Key, Store, open_store
 from prism.store.database import FILE
 from prism.store.key import FIELDS, Field, key_of
@@ -37,7 +39,9 @@ def inputs(rows: int = 8) -> tuple[torch.Tensor, ...]:
 
 
 def search(rows: int = 8, *, seed: int = 0, use_store: bool = True) -> Result:
-    return prism.superoptimize(linear, *inputs(rows), target="h200", effort="quick", seed=seed, use_store=use_store)
+    return prism.superoptimize(
+        linear, *inputs(rows), target="h200", effort="quick", seed=seed, use_store=use_store, fallback=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,13 +94,6 @@ def test_a_loaded_folder_and_a_stored_result_are_the_same(cache: Path) -> None:
     assert loaded.record == result.record
 
 
-def always(value: object) -> Callable[..., object]:
-    def answer(**_: object) -> object:
-        return value
-
-    return answer
-
-
 class Searched(Exception):
     """The search was started."""
 
@@ -139,9 +136,8 @@ def test_a_stopped_search_is_kept_and_does_not_answer(
 ) -> None:
     stopped = Progress()
     stopped.stop_requested = True
-    monkeypatch.setattr("prism.progress.Progress", always(stopped))
     monkeypatch.setenv("PRISM_CACHE_DIR", str(tmp_path / "other"))
-    result = search()
+    result = run(Request(linear, inputs(), target="h200", effort="quick"), load(), stopped)
     assert any("stopped" in note for note in result.record.notes)
     with open_store(tmp_path / "other") as store:
         (entry,) = store.entries()
