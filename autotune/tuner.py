@@ -197,7 +197,7 @@ class Tuner:
         spilling: Built | None = None
         for option in options:
             source = lower(family.graph, family.schedules, option.parameters, header)
-            outcome = pool.submit(self._job(family, source, option.parameters)).result()
+            outcome = pool.submit(self.job(family, source, option.parameters)).result()
             if isinstance(outcome, CompileFailure):
                 last = NotBuilt("compile failed", f"{outcome.reason}: {outcome.detail.strip().splitlines()[-1]}")
                 continue
@@ -216,7 +216,8 @@ class Tuner:
             return axis.extent
         return self.sizes[axis.base]
 
-    def _job(self, family: Family, source: str, parameters: Parameters) -> CompileJob:
+    def job(self, family: Family, source: str, parameters: Parameters) -> CompileJob:
+        """What the compile pool is given for one assignment."""
         program = family.graph.program
         arguments = tuple(
             Meta(tuple(1 if a is None else self._size(a) for a in t.axes), t.dtype.value)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
 
 import torch
 
 from autotune.device import DeviceTiming, time_candidates
-from autotune.measured import Budget, Launch, Tuned, decide, tune
+from autotune.measured import Budget, History, Launch, Tuned, decide, tune
+from autotune.measuring import FreshCall, ProcessDevice, measuring_worker
 from autotune.module import load_source
 from autotune.tuner import Built
 from prism.pipeline import Found, Proved, Request
 from prism.progress import Progress
 from prism.report import Row
+from prism.settings import load
 from sgraph.bounds import speed_of_light
+from sgraph.errors import KernelCheckFailed
 from sgraph.target import Target
+from verify.inputs import make_inputs
 from verify.numerics import Prepared
 
 log = logging.getLogger("prism.measure")
@@ -70,7 +77,10 @@ def measure(
         name = f"family {proved.number}"
         progress.update(measuring=name)
         launch = load_source(candidate.source, found.program.name).launch
-        best = tune(candidate, launch, timer, target, found.sizes, share)
+        with measuring_worker(candidate.source, found.program.name, "triton", inputs, target.l2_bytes) as worker:
+            history = History(_history_file(proved, found, target), bucket_of(found))
+            device = ProcessDevice(worker)
+            best = tune(candidate, device, launch, target, found.sizes, share, history=history)
         if isinstance(best, str):
             failed[name] = ("launch failed", best)
             continue
@@ -87,6 +97,12 @@ def measure(
     if times:
         outcome.winner, outcome.speedup = decide(times, list(tuned), baselines)
         outcome.best = tuned.get(outcome.winner)
+    if outcome.best is not None:
+        refused = _not_confirmed(request, found, *outcome.best, inputs, target)
+        if refused is not None:
+            failed[outcome.winner] = ("check failed", refused)
+            outcome.winner, outcome.speedup = decide(times, [], baselines)
+            outcome.best = None
     failed.update({n: ("launch failed", reason) for n, reason in unable.items()})
     by_name = {f"family {number}": row for number, row in rows.items()}
     names = [*outcome.launches, *(n for n in by_name if n not in outcome.launches)]
@@ -95,6 +111,37 @@ def measure(
         key=lambda r: (r.name != outcome.winner, r.measured_us is None, r.measured_us or 0.0),
     )
     return outcome
+
+
+HELD_OUT: Final = 7919
+"""Added to the seed for inputs that no measurement and no check has seen."""
+
+
+def _not_confirmed(
+    request: Request, found: Found, proved: Proved, tuned: Tuned, inputs: Sequence[torch.Tensor], target: Target
+) -> str | None:
+    """Gate 4: why the winner does not keep the contract in a fresh process on held-out seeds; None if it does."""
+    sizes = {a.name: n for a, n in found.sizes.items()}
+    held_out = make_inputs(found.program, sizes, seed=request.seed + HELD_OUT, device="cuda")
+    prepared = Prepared.of(found.program, request.reference, held_out)
+    with measuring_worker(tuned.built.source, found.program.name, "triton", inputs, target.l2_bytes) as worker:
+        try:
+            report = prepared.check(FreshCall(worker, tuned.parameters.to_config()))
+        except KernelCheckFailed as failure:
+            return f"family {proved.number}: {failure}"
+    return None if report.passed else str(report).splitlines()[-1].strip()
+
+
+def bucket_of(found: Found) -> dict[str, int]:
+    """The symbolic extents of the example inputs, by axis."""
+    return {a.name: n for a, n in found.sizes.items() if not isinstance(a.extent, int)}
+
+
+def _history_file(proved: Proved, found: Found, target: Target) -> Path:
+    """One file for each family on each device; buckets of symbolic extents share it."""
+    text = str(proved.family.graph)
+    digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return load().cache_dir / "measured" / target.name / f"{found.program.name}-{digest}.jsonl"
 
 
 def _baselines(function: Callable[..., object]) -> dict[str, Launch]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from autotune.measured import Budget, Launch, Tuned, decide, tune
+from autotune.measured import FINALISTS, REPEATS, Budget, Launch, LaunchDevice, Tuned, decide, tune
 from autotune.parameters import Parameters, default_parameters
 from autotune.targets import find_target
 from autotune.tuner import Built
@@ -61,19 +61,29 @@ class Device:
 def test_the_fastest_measured_point_wins() -> None:
     device = Device()
     found = tune(
-        built(), device.launch, device.time, find_target("h200"), sizes_of(linear(LARGE)), Budget(80, 60.0, seed=1)
+        built(),
+        LaunchDevice(device.launch, device.time),
+        device.launch,
+        find_target("h200"),
+        sizes_of(linear(LARGE)),
+        Budget(80, 60.0, seed=1),
     )
     assert isinstance(found, Tuned)
     best = found.parameters.to_config()["kernel_0"]
     assert (best["tile_n"], best["warps"]) in {(128, 8), (128, 4), (64, 8), (128, 16)}
-    assert found.measured == len(device.configs)
+    assert found.measured + REPEATS * FINALISTS == len(device.configs)
     assert device.configs[0]["tile_n"] == 64, "the model's choice is measured first"
 
 
 def test_failures_are_reasons_and_the_study_goes_on() -> None:
     device = Device(crash_above=64)
     found = tune(
-        built(), device.launch, device.time, find_target("h200"), sizes_of(linear(LARGE)), Budget(40, 60.0, seed=1)
+        built(),
+        LaunchDevice(device.launch, device.time),
+        device.launch,
+        find_target("h200"),
+        sizes_of(linear(LARGE)),
+        Budget(40, 60.0, seed=1),
     )
     assert isinstance(found, Tuned)
     assert found.parameters.to_config()["kernel_0"]["tile_n"] <= 64
@@ -83,14 +93,26 @@ def test_failures_are_reasons_and_the_study_goes_on() -> None:
 def test_nothing_that_runs_is_a_reason() -> None:
     device = Device(crash_above=1)
     found = tune(
-        built(), device.launch, device.time, find_target("h200"), sizes_of(linear(LARGE)), Budget(10, 60.0, seed=1)
+        built(),
+        LaunchDevice(device.launch, device.time),
+        device.launch,
+        find_target("h200"),
+        sizes_of(linear(LARGE)),
+        Budget(10, 60.0, seed=1),
     )
     assert found == "the device said no"
 
 
 def test_a_budget_of_no_time_says_so() -> None:
     device = Device()
-    found = tune(built(), device.launch, device.time, find_target("h200"), sizes_of(linear(LARGE)), Budget(10, -1.0))
+    found = tune(
+        built(),
+        LaunchDevice(device.launch, device.time),
+        device.launch,
+        find_target("h200"),
+        sizes_of(linear(LARGE)),
+        Budget(10, -1.0),
+    )
     assert found == "no time was left to measure it"
 
 
