@@ -7,34 +7,30 @@
 
 # %%
 from rewrites.check import check_rule
-from rewrites.rules import RULES, AxisVariable, Rule, Variable, nonempty, reduce_over, unary
+from rewrites.rules import RULES, Rule, Term, Variable
 from rewrites.saturate import saturate
 from sgraph.axis import Axis
 from sgraph.errors import SaturationFailed
-from sgraph.expr import Op, exp, leaf, max_over
+from sgraph.expr import Op, leaf, maximum
 
-a, b, k = Variable("a"), Variable("b"), AxisVariable("k")
 
-# %% [markdown]
-# The largest exponential is the exponential of the largest, of at least one number.
+def larger(first: Variable | Term, second: Variable | Term) -> Term:
+    """The larger of two."""
+    return Term(Op.MAX2, (first, second))
 
-# %%
-largest = Rule(
-    "max-exp",
-    reduce_over(Op.MAX, k, unary(Op.EXP, a)),
-    unary(Op.EXP, reduce_over(Op.MAX, k, a)),
-    (nonempty(k),),
-)
-print(check_rule(largest))
+
+a, b, c = Variable("a"), Variable("b"), Variable("c")
+regrouped = Rule("max2-assoc", larger(a, larger(b, c)), larger(larger(a, b), c))
+report = check_rule(regrouped)
+print(regrouped, report.verdict, report.reason, sep="\n")
 
 # %% [markdown]
-# With it, saturation puts both into one class of equal values.
+# With it, saturation puts both writings into one class of equal values.
 
 # %%
-row = Axis("k", 16)
-x, y = leaf("x", [row]), leaf("y", [row])
-table = saturate([max_over(row, exp(x))], rules=[*RULES, largest])
-assert table.lookup(exp(max_over(row, x))) == table.roots[0]
+x, y, z = (leaf(name, [Axis("m", 16)]) for name in "xyz")
+table = saturate([maximum(x, maximum(y, z))], rules=[*RULES, regrouped])
+assert table.lookup(maximum(maximum(x, y), z)) == table.roots[0]
 
 # %% [markdown]
 # A slip of the pen does not get in.
