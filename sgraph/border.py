@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 from sgraph.axis import Axis
 from sgraph.errors import InputError
@@ -133,9 +133,14 @@ def pinned(program: Program) -> frozenset[str]:
                 origin[step.dim : step.dim + 1] = [origin[step.dim]] * len(step.sizes)
             elif step.length > 1 or step.start not in (0, -1):
                 touched.add(origin[step.dim])
-        found |= {a.name for i, a in enumerate(takes[view.parameter].axes) if i in touched and a is not None}
-        found |= {a.name for i, a in zip(origin, tensor.axes, strict=True) if i in touched and a is not None}
+        found |= {a.name for i, a in enumerate(takes[view.parameter].axes) if i in touched and _is_fixed(a)}
+        found |= {a.name for i, a in zip(origin, tensor.axes, strict=True) if i in touched and _is_fixed(a)}
     return frozenset(found)
+
+
+def _is_fixed(axis: Axis | None) -> TypeGuard[Axis]:
+    """Whether a dimension has a fixed extent; of a symbolic one the range says that the view is there."""
+    return axis is not None and isinstance(axis.extent, int)
 
 
 # ----------------------------------------------------------------------------------------------- as torch

@@ -21,7 +21,8 @@ from prism.guard import Guarded, misfit
 from prism.pipeline import concrete_sizes
 from prism.proving import prove
 from rewrites.saturate import saturate
-from sgraph.border import merge_text, parameters, pinned, returned, view_text, viewed
+from sgraph.axis import Size
+from sgraph.border import merge_text, overlapping, parameters, pinned, returned, view_text, viewed
 from sgraph.errors import InputError
 from sgraph.evaluate import evaluate_program, evaluate_sgraph
 from sgraph.execute import execute
@@ -216,8 +217,6 @@ def test_a_wrong_rotation_is_refuted() -> None:
 
 
 def test_symbolic_sizes_beside_views() -> None:
-    from sgraph.axis import Size
-
     rows = Size("M", 1, 64)
     program = capture(heads, inputs("heads"), sizes={"x": (rows, 16)})
     assert program.inputs[0].axes[0] is not None and program.inputs[0].axes[0].extent == rows
@@ -227,8 +226,6 @@ def test_symbolic_sizes_beside_views() -> None:
 
 
 def test_the_last_index_of_a_symbolic_axis() -> None:
-    from sgraph.axis import Size
-
     length = Size("L", 1, 64)
 
     def last(x: Tensor) -> Tensor:
@@ -238,3 +235,45 @@ def test_the_last_index_of_a_symbolic_axis() -> None:
     given = torch.randn(9, 8, dtype=torch.float64)
     np.testing.assert_allclose(evaluate_program(program, {"x": given.numpy()})["out"], last(given).numpy())
     check(last, torch.randn(5, 8, dtype=torch.float64))
+
+
+def test_parts_of_a_symbolic_axis() -> None:
+    length = Size("L", 4, 64)
+
+    def first_rows(x: Tensor) -> Tensor:
+        return F.silu(x[:3]) + x.mean(0)
+
+    program = capture(first_rows, (torch.randn(5, 8),), sizes={"x": (length, 8)})
+    assert pinned(program) == {a.name for a in program.inputs[1].named_axes if a.extent == 3}
+    given = torch.randn(9, 8, dtype=torch.float64)
+    np.testing.assert_allclose(evaluate_program(program, {"x": given.numpy()})["out"], first_rows(given).numpy())
+
+
+def test_functions_of_overlapping_views_are_refuted_by_running_them() -> None:
+    def whole_and_first(x: Tensor) -> Tensor:
+        return x.sum(0) * x[0]
+
+    def whole_and_second(x: Tensor) -> Tensor:
+        return x.sum(0) * x[1]
+
+    def parts(x: Tensor) -> Tensor:
+        return (x[:2].sum(0) + x[2:].sum(0)) * x[0]
+
+    x = torch.randn(7, 3)
+    assert overlapping(capture(whole_and_first, (x,)))
+    assert prove(whole_and_first, whole_and_second, (x,)).status is Status.REFUTED
+    # The sum over an axis and the sums over its parts are different tensors to the algebra: no proof, no refutation.
+    assert prove(whole_and_first, parts, (x,)).status is Status.UNKNOWN
+    assert not overlapping(program_of("rotated"))
+
+
+def test_pairs_read_one_by_one_and_together_are_proved_equal() -> None:
+    def turned(x: Tensor) -> Tensor:
+        pairs = x.unflatten(-1, (-1, 2))
+        return (pairs * torch.stack((-pairs[..., 1], pairs[..., 0]), -1)).sum((-1, -2))
+
+    def written_out(x: Tensor) -> Tensor:
+        a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+        return (b * a - a * b).sum(-1)
+
+    assert prove(turned, written_out, (torch.randn(3, 8),)).status is Status.PROVED
