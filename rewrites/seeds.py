@@ -5,6 +5,10 @@ moments, a mean folded out of a product, merged weights, interpolations) are pro
 transformations of expressions, applied to the parts of a value and composed a few times. A seed is a part and another
 form of that part which the normal form has proved equal; saturation makes one class of the two, so that seeds of
 different parts combine by themselves. What is not proved is counted and forgotten. Design section 5.2.
+
+Concatenated operands (``x @ [W1 | W2]`` for two products) are no seed: a joined axis has parts, and axes have no
+sub-ranges, so that neither the joined tensor nor a product's part of the result is an expression. Two products with a
+common operand are accumulated in one loop instead, which reads and computes the same.
 """
 
 from __future__ import annotations
