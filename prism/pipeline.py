@@ -317,11 +317,23 @@ def _result(
         outcome.source,
         outcome.torch_source,
         graph,
-        outcome.certificate,
+        _certificate(outcome),
         _origin(request, found, outcome),
     )
     result.save(folder)
     return result
+
+
+def _certificate(outcome: Outcome) -> Certificate | None:
+    """The evidence of a target, completed by what is the same for all: the rules, and gate 2."""
+    from prism.store.key import rule_set
+    from verify.certificate import ExactFigures
+
+    if outcome.certificate is None:
+        return None
+    exact = outcome.exact
+    figures = None if exact is None else ExactFigures(evaluations=exact.evaluations, fields=dict(exact.fields))
+    return outcome.certificate.model_copy(update={"rule_set": rule_set(), "exact": figures})
 
 
 def _source_path(outcome: Outcome, folder: Path) -> str | None:

@@ -81,6 +81,15 @@ class NumericsFigures(_Record):
     """Its rounds."""
 
 
+class ExactFigures(_Record):
+    """Exact evaluation of the emitted text: what it says in fifty-digit reals and two finite fields."""
+
+    evaluations: int
+    """Launches that were evaluated; every element agreed."""
+    fields: dict[str, str]
+    """Finite fields: ``agree``, or ``not applicable`` where the reals alone decide."""
+
+
 class Certificate(_Record):
     """The evidence for one kernel."""
 
@@ -102,6 +111,8 @@ class Certificate(_Record):
     """Facts that the program declares or its capture assumed, and those that the proof used."""
     rule_set: str | None
     """Hash of the rewrite rules that the family was found with."""
+    exact: ExactFigures | None = None
+    """Exact evaluation of the emitted text; None where the text is proved instead, or none was emitted."""
     numerics: tuple[NumericsFigures, ...]
     """Figures of the numerical contract, one per run of it."""
     versions: dict[str, str]

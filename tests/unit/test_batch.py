@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from prism.batch.executor import Executor
 from prism.batch.job import digest_of, read_job
@@ -20,10 +21,11 @@ from prism.batch.ledger import LEASE_S, Ledger, owner_of
 from prism.batch.lines import line_of
 from prism.batch.local import LocalExecutor
 from prism.batch.task import Crashed, Done, Failed, Outcome, Task
+from prism.batch.work import capture
 from prism.cli import main
 from prism.store import Store, open_store
 from prism.store.database import FILE, connect
-from sgraph.errors import BatchError, JobFileError, PrismError
+from sgraph.errors import BatchError, FileOrFunctionNotFound, JobFileError, PrismError
 from tests.batch_jobs import drive, many, task, work
 
 PROGRAM = """
@@ -152,6 +154,26 @@ def test_a_hundred_random_corruptions_are_refused_or_another_job(job: Path) -> N
             assert "try:" in str(refused)
         else:  # a changed seed or name is a job too
             assert tasks
+
+
+def test_an_exported_program_is_a_subgraph(tmp_path: Path) -> None:
+    path = tmp_path / "a block.pt2"
+    path.write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(FileOrFunctionNotFound, match="no exported program"):
+        capture(task_of(path))
+    exported = torch.export.export(torch.nn.Linear(32, 48, bias=False), (torch.randn(8, 32),))
+    torch.export.save(exported, path)
+    done = capture(task_of(path))
+    assert (done.summary["program"], done.summary["status"]) == ("a_block", "captured")
+
+
+def task_of(path: Path) -> Task:
+    """The one task of a job file about this file."""
+    job = path.with_suffix(".toml")
+    job.write_text(f'[[subgraph]]\nfunction = "{path.name}"\n')
+    (found,) = read_job(job)[1]
+    assert found.name == "a_block-0-here-0"
+    return found
 
 
 # ------------------------------------------------------------------------------------------------ executors

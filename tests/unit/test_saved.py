@@ -55,6 +55,10 @@ def test_a_run_reads_back_as_it_was(result: Result, folder: Path) -> None:
     assert saved.source == result.source
     assert saved.torch_source == result.torch_source
     assert saved.certificate == result.certificate
+    assert saved.certificate is not None
+    assert saved.certificate.rule_set
+    assert saved.certificate.exact is not None
+    assert saved.certificate.exact.evaluations > 0
     assert saved.parameters == (result.record.best.parameters if result.record.best else None)
     first, second = saved.inputs
     assert (first.name, first.shape, first.extents) == ("x", (8, 32), SIZES["x"])
