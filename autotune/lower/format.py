@@ -32,9 +32,29 @@ def _broken(line: str) -> list[str]:
     assigned = ASSIGNMENT.match(line)
     if assigned is not None:
         terms = _terms(line[assigned.end() :])
+        last = _last_group(line) if len(terms) == 2 else None
+        if last is not None and last <= WIDTH - 1:
+            return _opened(line, last)
         if len(terms) > 1:
             return [f"{assigned.group()}(", *_terms_broken(terms, indent + "    "), f"{indent})"]
     return _group_broken(line)
+
+
+def _last_group(line: str) -> int | None:
+    """Where the outermost bracketed group opens that a line ends with, if it ends with one and that is no index."""
+    if not line.endswith(")"):
+        return None
+    return max(place for place, character, depth in _depths(line) if depth == 0 and character in OPEN)
+
+
+def _opened(line: str, first: int) -> list[str]:
+    """A line broken inside its last group: one operand of two, so that the other stays where it is."""
+    if line[first - 1].isidentifier() or line[first - 1].isdigit():
+        return _split_group(line, first, len(line) - 1)
+    indent = _indent(line)
+    inner = indent + "    " + line[first + 1 : -1]
+    body = [inner] if len(inner) <= WIDTH else _terms_broken(_terms(inner.strip()), indent + "    ")
+    return [line[: first + 1], *body, f"{indent})"]
 
 
 def _item_broken(item: str, indent: str) -> list[str]:
@@ -58,7 +78,11 @@ def _group_broken(line: str) -> list[str]:
     found = _longest_group(line) if len(line) > WIDTH else None
     if found is None:
         return [line]
-    first, last = found
+    return _split_group(line, *found)
+
+
+def _split_group(line: str, first: int, last: int) -> list[str]:
+    """A line with the group from ``first`` to ``last`` broken into one item per line."""
     indent = _indent(line)
     items = [x for item in _items(line[first + 1 : last]) for x in _item_broken(item, indent + "    ")]
     return [line[: first + 1], *items, indent + line[last:]]

@@ -30,7 +30,7 @@ def with_header(source: str, header: Mapping[str, str]) -> str:
     for title, text in header.items():
         added += ["", *textwrap.wrap(f"{title}: {text}", WIDTH)]
     lines = "\n".join(line.rstrip() for line in quotable("\n".join(added)).split("\n"))
-    return f"{QUOTES}{docstring.removesuffix(chr(10))}{lines}\n{QUOTES}{code}" if added else source
+    return f"{QUOTES}{docstring.rstrip()}\n{lines}\n{QUOTES}{code}" if added else source
 
 
 def code_of(source: str) -> str:
