@@ -29,7 +29,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.rewritings import ROWS, Row
+from benchmarks.rewritings import MASKS, RIGHT
+from benchmarks.workloads import WORKLOADS, Workload
 from prism.pairs import Pair, Pairs, side_by_side
 from prism.proving import decide
 from sgraph.arithmetic import Array
@@ -193,14 +194,15 @@ def _drawn(x: Expr, sizes: Mapping[str, int], random: np.random.Generator) -> Ar
 # -------------------------------------------------------------------------------------------- measurement
 
 
-def examine(row: Row) -> Report:
+def examine(workload: Workload) -> Report:
     """Every verdict on one workload."""
-    inputs = [torch.empty(shape) for shape in row.shapes]
+    masks = MASKS.get(workload.name, ())
+    inputs = [torch.empty(shape) for shape in workload.extents(workload.points[0]).values()]
     outcomes: list[Outcome] = []
-    for number, candidate in enumerate(row.right):
-        pairs = side_by_side(row.spec, candidate, inputs, may_hold_minus_inf=row.masks)
+    for number, candidate in enumerate(RIGHT[workload.name]):
+        pairs = side_by_side(workload.function, candidate, inputs, may_hold_minus_inf=masks)
         outcomes.append(_timed(f"rewriting {number}", pairs, right=True))
-    spec = side_by_side(row.spec, row.spec, inputs, may_hold_minus_inf=row.masks)
+    spec = side_by_side(workload.function, workload.function, inputs, may_hold_minus_inf=masks)
     found: dict[Expr, tuple[str, Pair]] = {}
     for pair in spec.results:
         for what, mutant in mutations(pair.first):
@@ -209,7 +211,7 @@ def examine(row: Row) -> Report:
     step = max(1, -(-len(wrong) // MOST))
     for what, pair in wrong[::step]:
         outcomes.append(_timed(what, Pairs((pair,), spec.sizes, ()), right=False))
-    return Report(row.name, tuple(outcomes), len(found) - len(wrong))
+    return Report(workload.name, tuple(outcomes), len(found) - len(wrong))
 
 
 def _timed(what: str, pairs: Pairs, *, right: bool) -> Outcome:
@@ -267,12 +269,12 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", metavar="ROW", help="names of workloads; default: all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every verdict here")
     arguments = parser.parse_args()
-    unknown = set(arguments.rows) - {row.name for row in ROWS}
+    unknown = set(arguments.rows) - set(WORKLOADS)
     if unknown:
         parser.error(f"no such workload: {', '.join(sorted(unknown))}")
-    chosen = [row for row in ROWS if not arguments.rows or row.name in arguments.rows]
-    examine(ROWS[0])  # the first verdict of a process loads what all need
-    reports = [examine(row) for row in chosen]
+    chosen = [w for w in WORKLOADS.values() if not arguments.rows or w.name in arguments.rows]
+    examine(WORKLOADS["softmax"])  # the first verdict of a process loads what all need
+    reports = [examine(workload) for workload in chosen]
     Console(width=None if sys.stdout.isatty() else 118).print(table(reports))
     for report in reports:
         for o in report.outcomes:

@@ -167,7 +167,7 @@ def decide(pair: Pair, sizes: Mapping[str, int]) -> Verdict:
 
 def _seen_to_differ(sides: tuple[Expr, Expr], sizes: Mapping[str, int]) -> bool:
     """Whether one draw, at extents that stand for those of the example, tells the two apart in double precision."""
-    slices = _slices(sides, sizes)
+    slices = _slices(sides, sizes, pointwise=1)
     if _largest(sides, slices) > FEW_CELLS:
         return False
     try:
@@ -303,7 +303,7 @@ def _drawn_as_it_is(extent: Extent) -> bool:
     return extent <= SMALL if isinstance(extent, int) else extent.low <= SMALL and extent.divisor == 1
 
 
-def _slices(sides: tuple[Expr, Expr], sizes: Mapping[str, int]) -> dict[str, int]:
+def _slices(sides: tuple[Expr, Expr], sizes: Mapping[str, int], pointwise: int = SMALL) -> dict[str, int]:
     """How many indices of each axis differ: few, of which the last stands for all further ones, but where positions
     matter all of them.
     """
@@ -312,7 +312,8 @@ def _slices(sides: tuple[Expr, Expr], sizes: Mapping[str, int]) -> dict[str, int
     slices: dict[str, int] = {}
     for name, n in sorted(sizes.items()):
         # Of an axis that is not reduced the first positions are enough: the value is pointwise in it.
-        slices[name] = n if name in positions & reduced else min(n, SLICES if name in positions | reduced else SMALL)
+        few = SLICES if name in positions | reduced else pointwise
+        slices[name] = n if name in positions & reduced else min(n, few)
     return slices
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import assert_never
 
 from rewrites.atoms import (
@@ -52,6 +53,7 @@ def _factor(a: Atom, e: Number) -> str:
     return f"{written}^{e}" if e.denominator == 1 and e > 0 else f"{written}^({e})"
 
 
+@lru_cache(maxsize=4096)
 def _atom(a: Atom) -> str:
     form = a.form
     match form:

@@ -151,6 +151,8 @@ class Program:
         found = {a.base for t in self.inputs for a in t.named_axes}
         for node in walk(o.value for o in self.outputs):
             found |= {a.base for a in node.free}
+            if isinstance(node.attr, Axis):  # a reduction of a constant varies over no axis, and binds one
+                found.add(node.axis.base)
         return ordered(found)
 
     def __str__(self) -> str:

@@ -282,3 +282,46 @@ def test_mistakes_end_with_2(
     assert run(monkeypatch, f"{plain}::f", f"{fast}::rihgt") == 2
     assert "right" in capsys.readouterr().err
     assert run(monkeypatch, f"{plain}::f", f"{plain}x::f") == 2
+
+
+# ---------------------------------------------------------------------------------------------------- masks
+
+
+def later(s: torch.Tensor) -> torch.Tensor:
+    return torch.ones(s.shape[-2:], dtype=torch.bool).triu(1)
+
+
+def causal(s: torch.Tensor) -> torch.Tensor:
+    return s.masked_fill(later(s), float("-inf"))
+
+
+MASKED: dict[str, tuple[Callable[..., torch.Tensor], bool]] = {
+    "padding under the causal mask": (lambda s, pad: causal(s + pad).softmax(-1), True),
+    "causal mask as an addend": (
+        lambda s, pad: (s + pad + torch.zeros(s.shape[-2:]).masked_fill(later(s), float("-inf"))).softmax(-1),
+        True,
+    ),
+    "causal mask twice": (lambda s, pad: (causal(causal(s)) + pad).softmax(-1), True),
+    "masked exponentials": (
+        lambda s, pad: (
+            torch.where(later(s), 0.0, (s + pad).exp())
+            / torch.where(later(s), 0.0, (s + pad).exp()).sum(-1, keepdim=True)
+        ),
+        True,
+    ),
+    "no padding": (lambda s, pad: causal(s).softmax(-1), False),
+    "not causal": (lambda s, pad: (s + pad).softmax(-1), False),
+    "the sum of all": (
+        lambda s, pad: torch.where(later(s), 0.0, (s + pad).exp()) / (s + pad).exp().sum(-1, keepdim=True),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(MASKED))
+def test_a_causal_and_a_padding_mask(name: str) -> None:
+    candidate, right = MASKED[name]
+    inputs = (torch.empty(4, 64, 64), torch.empty(4, 1, 64))
+    spec: Callable[..., torch.Tensor] = lambda s, pad: (causal(s) + pad).softmax(-1)  # noqa: E731
+    found = prism.prove(spec, candidate, *inputs, may_hold_minus_inf=("pad",))
+    assert found.status is (Status.PROVED if right else Status.REFUTED)
