@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from prism.decorated import Decorated
-    from prism.explain import Explanation
+    from prism.explanation import Explanation
     from prism.options import Dynamic
     from prism.partitioned import Partitioned
     from prism.result import Result
@@ -199,7 +199,7 @@ def explain(
     Raises:
         PrismError: the function does not run on the inputs.
     """
-    from prism.explain import explain as explain_function
+    from prism.explanation import explain as explain_function
 
     return explain_function(function, inputs, sizes=sizes, constant=constant, may_hold_minus_inf=may_hold_minus_inf)
 

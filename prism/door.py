@@ -39,7 +39,7 @@ def open_door(  # noqa: PLR0913 - keyword arguments of one call, each with a def
     """See ``prism.superoptimize``."""
     import torch
 
-    from prism.explain import tensors_of
+    from prism.explanation import tensors_of
     from prism.pipeline import Request, run
     from prism.settings import load
 

@@ -22,20 +22,41 @@ def group(
         Groups in the order of their first nodes, each in the graph's order. A graph without cycles among contracted
         groups means that each of them is convex, and that they can be called one after the other.
     """
-    groups: dict[Node, int] = {node: number for number, node in enumerate(inside)}
+    groups = {node: number for number, node in enumerate(inside)}
+    members = {number: [node] for number, node in enumerate(inside)}
     for node in inside:
         for other in node.all_input_nodes:
             if other not in groups or groups[other] == groups[node]:
                 continue
             if epochs[other] != epochs[node] or layer(other) != layer(node):
                 continue
-            merged = {n: groups[other] if g == groups[node] else g for n, g in groups.items()}
-            if ordered(graph.graph.nodes, merged, epochs) is not None:
-                groups = merged
+            first, second = groups[other], groups[node]
+            if not _roundabout(first, second, groups, members):
+                for moved in members.pop(second):
+                    groups[moved] = first
+                    members[first].append(moved)
     found: dict[int, list[Node]] = {}
     for node in inside:
         found.setdefault(groups[node], []).append(node)
     return [tuple(nodes) for nodes in found.values()]
+
+
+def _roundabout(first: int, second: int, groups: Mapping[Node, int], members: Mapping[int, Sequence[Node]]) -> bool:
+    """Whether a path leads from one group to another through something else: as one, they would be in a cycle."""
+    stack = [u for n in members[first] for u in n.users if groups.get(u) not in (first, second)]
+    seen: set[Node] = set()
+    while stack:
+        node = stack.pop()
+        if node in seen:
+            continue
+        together = members[groups[node]] if node in groups else (node,)
+        seen.update(together)
+        for user in (u for n in together for u in n.users):
+            if groups.get(user) == second:
+                return True
+            if user not in seen:
+                stack.append(user)
+    return False
 
 
 def ordered(nodes: Iterable[Node], groups: Mapping[Node, int], epochs: Mapping[Node, int]) -> list[Node | int] | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from prism.backend import Backend, CompiledGraph, Options
-from prism.explain import Explanation, of_graphs
+from prism.explanation import Explanation, of_graphs
 from prism.guard import positional
 from prism.modules import mode_of
 from sgraph.errors import PrismError

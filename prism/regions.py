@@ -1,6 +1,6 @@
 """What a graph was divided into: regions that are optimised, and what is left to torch, with the reasons.
 
-Plain data without torch; ``prism.partition`` makes it and ``prism.explain`` shows it.
+Plain data without torch; ``prism.partition`` makes it and ``prism.explanation`` shows it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say what would be captured, what is left to torch and why, before any search."""
-    from prism.explain import explain as explain_function
+    from prism.explanation import explain as explain_function
     from prism.frontend import load_function, override_inputs, parse_input_spec
 
     loaded = load_function(function)
