@@ -19,6 +19,7 @@ from prism.pipeline import Found, concrete_sizes
 from rewrites.saturate import Limits, saturate, warm_up
 from rewrites.seeds import find_seeds
 from sgraph.axis import Size
+from sgraph.border import parameters
 from sgraph.generate import Family, generate
 from sgraph.ir import Kernel, Role, SGraph
 from sgraph.schedule import Schedule
@@ -50,7 +51,7 @@ class Searched:
         """The extent of every axis, by its name, where the symbolic ones are as at a point."""
         shapes = self.workload.extents(point)
         sizes = {a.name: n for a, n in self.found.sizes.items()}
-        for tensor, shape in zip(self.found.program.inputs, shapes.values(), strict=True):
+        for tensor, shape in zip(parameters(self.found.program), shapes.values(), strict=True):
             sizes |= {a.name: n for a, n in zip(tensor.axes, shape, strict=True) if a is not None}
         return sizes
 

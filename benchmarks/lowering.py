@@ -151,7 +151,7 @@ def _submitted(
             continue
         assignment = Assignment(point, parameters.to_config())
         record.assignments.append(assignment)
-        inputs = family.graph.program.inputs
+        inputs = parameters(family.graph.program)
         shapes = (Meta(tuple(1 if a is None else sizes[a.name] for a in t.axes), t.dtype.value) for t in inputs)
         arguments = tuple(shapes)
         for target in targets:

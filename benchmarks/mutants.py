@@ -44,6 +44,7 @@ from benchmarks.families import Searched, search_families, structures
 from benchmarks.mutations import Mutant, mutants
 from benchmarks.workloads import WORKLOADS
 from prism.interpreted import interpret
+from sgraph.border import parameters
 from sgraph.errors import PrismError
 from sgraph.evaluate import evaluate_program
 from sgraph.generate import Family
@@ -195,7 +196,7 @@ def _expected(text: Text, sizes: Mapping[str, int], inputs: Sequence[torch.Tenso
     key = (text.name, seed)
     if key not in _known:
         program = text.searched.found.program
-        arrays = {t.name: i.double().numpy() for t, i in zip(program.inputs, inputs, strict=True)}
+        arrays = {t.name: i.double().numpy() for t, i in zip(parameters(program), inputs, strict=True)}
         with np.errstate(all="ignore"):
             _known[key] = list(evaluate_program(program, arrays).values())
     return _known[key]

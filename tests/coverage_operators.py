@@ -20,6 +20,7 @@ Function = (
     | Callable[[Tensor, Tensor, Tensor], object]
     | Callable[[Tensor, Tensor, Tensor, Tensor], object]
     | Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], object]
+    | Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], object]
 )
 Line = tuple[Function, str]
 """A function and the shapes of its inputs, drawn from a normal distribution: ``3x5 5``."""

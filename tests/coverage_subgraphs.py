@@ -277,6 +277,31 @@ def multi_query_by_columns(x: Tensor, w: Tensor) -> Tensor:
     return torch.einsum("bhij,bjd->bihd", torch.softmax(scores, -1), v).flatten(2)
 
 
+def llama_attention(x: Tensor, g: Tensor, w: Tensor, cos: Tensor, sin: Tensor, wo: Tensor) -> Tensor:
+    """Norm, one projection in unequal parts, rotary embedding, grouped heads, causal mask, residual."""
+    b, n, _ = x.shape
+    q, k, v = (rms(x, g) @ w).split([8, 4, 4], -1)
+    q, k, v = (t.view(b, n, -1, 4).transpose(1, 2) for t in (q, k, v))
+    q, k = rope(q, cos, sin), rope(k, cos, sin)
+    out = causal(q, k.repeat_interleave(2, 1), v.repeat_interleave(2, 1))
+    return x + out.transpose(1, 2).flatten(2) @ wo
+
+
+def llama_attention_in_one_operator(x: Tensor, g: Tensor, w: Tensor, cos: Tensor, sin: Tensor, wo: Tensor) -> Tensor:
+    h = F.rms_norm(x, (x.shape[-1],), g, EPS)
+    q, k, v = (t.unflatten(-1, (-1, 4)).transpose(1, 2) for t in (h @ w[:, :8], h @ w[:, 8:12], h @ w[:, 12:]))
+    q, k = rope_by_slices(q, cos, sin), rope_by_slices(k, cos, sin)
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    return x + torch.einsum("bhid,hdk->bik", out, wo.view(2, 4, -1))
+
+
+def padded(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal, and keys beyond a length hidden; the first query sees nothing."""
+    places = torch.arange(q.shape[-2])
+    seen = (places[:, None] >= places) & (places > 0)
+    return F.scaled_dot_product_attention(q, k, v, seen)
+
+
 def cross_attention(x: Tensor, y: Tensor, wq: Tensor, wk: Tensor, wv: Tensor) -> Tensor:
     return attention(x @ wq, y @ wk, y @ wv)
 
@@ -576,6 +601,10 @@ SUBGRAPHS: Final[Mapping[str, Subgraph]] = {
     "attention block": Subgraph("attention", attention_block, "2x6x8 8x8 8x8 8x8 8x8", attention_block_by_einsum),
     "fused projection": Subgraph("attention", fused_projection, "2x6x8 8x24", fused_projection_by_chunks),
     "multi-query attention": Subgraph("attention", multi_query, "2x6x8 8x16", multi_query_by_columns),
+    "Llama's attention": Subgraph(
+        "attention", llama_attention, "2x6x8 8 8x16 6x4 6x4 8x8", llama_attention_in_one_operator
+    ),
+    "rows that see nothing": Subgraph("attention", padded, QKV),
     "cross attention": Subgraph("attention", cross_attention, "2x6x8 2x5x8 8x4 8x4 8x4"),
     "cache and new keys": Subgraph("attention", cache_and_new, "2x1x4 2x5x4 2x1x4 2x5x4 2x1x4"),
     "linear attention": Subgraph("attention", linear_attention, "2x6x4 2x6x4 2x6x4", linear_attention_the_long_way),
