@@ -38,7 +38,9 @@ class Effort:
 EFFORTS: Final[Mapping[str, Effort]] = {
     "quick": Effort(
         "quick",
-        SearchLimits(PlanLimits(stored=1, bodies=40, per_cut_set=4), families=60, plan_count=24, per_plan=8),
+        SearchLimits(
+            PlanLimits(stored=1, bodies=40, per_cut_set=4), families=60, plan_count=24, per_plan=8, per_kernel=24
+        ),
         seeds=2,
         proved=16,
         tuned=3,
@@ -48,7 +50,7 @@ EFFORTS: Final[Mapping[str, Effort]] = {
     ),
     "default": Effort(
         "default",
-        SearchLimits(PlanLimits(bodies=200, per_cut_set=8), families=240, plan_count=80, per_plan=12),
+        SearchLimits(PlanLimits(bodies=100, per_cut_set=8), families=240, plan_count=80, per_plan=12, per_kernel=64),
         seeds=4,
         proved=64,
         tuned=8,

@@ -14,7 +14,7 @@ from sgraph.feasibility import violated
 from sgraph.ir import Kernel, SGraph
 from sgraph.plans import Plan, PlanLimits, Planner
 from sgraph.program import Program
-from sgraph.roles import Mapped, assignments
+from sgraph.roles import MAX_ASSIGNMENTS, Mapped, assignments
 from sgraph.schedule import Schedule
 from sgraph.table import Table
 from sgraph.target import Target
@@ -32,6 +32,8 @@ class SearchLimits:
     """Plans whose roles are looked at, least lower bound first."""
     per_plan: int = 64
     """Role assignments listed of one plan, best estimate first, so that no plan crowds out the others."""
+    per_kernel: int = MAX_ASSIGNMENTS
+    """Role assignments of one kernel for which stages are derived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +92,7 @@ def generate(
         stop: asked before each plan after the first; True ends the search with what it has.
     """
     planner = Planner(program, table, target, sizes, limits.plans)
-    pricing = _Pricing(target, sizes)
+    pricing = _Pricing(target, sizes, limits.per_kernel)
     listing = _Listing(limits, pricing)
     reason = ""
     for plan in planner.plans():
@@ -207,9 +209,10 @@ def _combinations(options: Sequence[Sequence[tuple[float, Mapped]]]) -> Iterator
 class _Pricing:
     """Kernels with their roles and estimates, each worked out once."""
 
-    def __init__(self, target: Target, sizes: Mapping[Axis, int]) -> None:
+    def __init__(self, target: Target, sizes: Mapping[Axis, int], per_kernel: int) -> None:
         self.target = target
         self.sizes = sizes
+        self.per_kernel = per_kernel
         self.dropped: Counter[str] = Counter()
         """Role assignments set aside, by reason."""
         self._fitted: dict[Kernel, tuple[Mapped, ...]] = {}
@@ -237,7 +240,7 @@ class _Pricing:
         return self._fitted[kernel]
 
     def _fitting(self, kernel: Kernel) -> tuple[Mapped, ...]:
-        found, dropped = assignments(kernel)
+        found, dropped = assignments(kernel, self.per_kernel)
         for reason, count in dropped.items():
             self.dropped[reason if reason.startswith("limit: ") else f"infeasible: {reason}"] += count
         fitting: list[Mapped] = []

@@ -30,21 +30,25 @@ class Mapped:
     schedule: Schedule
 
 
-def assignments(kernel: Kernel) -> tuple[tuple[Mapped, ...], Mapping[str, int]]:
-    """Every role assignment of a kernel that has a schedule, and the others counted by reason."""
+def assignments(kernel: Kernel, most: int = MAX_ASSIGNMENTS) -> tuple[tuple[Mapped, ...], Mapping[str, int]]:
+    """Every role assignment of a kernel that has a schedule, and the others counted by reason.
+
+    Where there are more than ``most``, those go first in which axes of the same reductions have one role.
+    """
     facts = _Facts.of(kernel)
     options = _options(kernel, facts)
     dropped: Counter[str] = Counter()
     long = [a for a in kernel.axes if Role.WHOLE not in options[a] and a in facts.reduced]
     dropped["limit: axis too long to be held"] += len(long)
-    listed = list(itertools.islice(itertools.product(*options.values()), MAX_ASSIGNMENTS))
-    dropped["limit: role assignments"] += math.prod(map(len, options.values())) - len(listed)
+    possible = math.prod(map(len, options.values()))
+    single = [c for c in _products(options, facts, most) if c.count(Role.SPLIT) <= 1]
+    dropped["limit: more than one split axis"] += min(possible, MAX_ASSIGNMENTS) - len(single)
+    listed = single[:most]
+    dropped["limit: role assignments"] += max(0, possible - MAX_ASSIGNMENTS) + len(single) - len(listed)
     found: dict[tuple[Role, ...], Mapped | None] = {}
     # Fewest held axes first: what holding an axis is the same as has then been looked at.
     for choice in sorted(listed, key=lambda c: c.count(Role.WHOLE)):
-        if choice.count(Role.SPLIT) > 1:
-            dropped["limit: more than one split axis"] += 1
-        elif any(c in found for c in _same_with_one_trip(choice, tuple(options), facts)):
+        if any(c in found for c in _same_with_one_trip(choice, tuple(options), facts)):
             found[choice] = None
         else:
             decided = replace(kernel, roles=tuple(zip(options, choice, strict=True)))
@@ -54,6 +58,18 @@ def assignments(kernel: Kernel) -> tuple[tuple[Mapped, ...], Mapping[str, int]]:
                 dropped[str(reason)] += 1
     in_order = (found.get(choice) for choice in listed)
     return tuple(m for m in in_order if m is not None), +dropped
+
+
+def _products(options: Mapping[Axis, tuple[Role, ...]], facts: _Facts, most: int) -> list[tuple[Role, ...]]:
+    """Choices of one role per axis, in order; if there are too many, first those that treat like axes alike."""
+    found = list(itertools.islice(itertools.product(*options.values()), MAX_ASSIGNMENTS))
+    if len(found) <= most:
+        return found
+    groups: dict[object, list[int]] = {}
+    for i, axis in enumerate(options):
+        taken = tuple((axis in bound, axis in free) for bound, free in facts.results)
+        groups.setdefault((taken, axis in facts.stored), []).append(i)
+    return sorted(found, key=lambda choice: sum(len({choice[i] for i in group}) - 1 for group in groups.values()))
 
 
 def _same_with_one_trip(choice: tuple[Role, ...], axes: tuple[Axis, ...], facts: _Facts) -> Iterator[tuple[Role, ...]]:
@@ -121,7 +137,8 @@ def _options(kernel: Kernel, facts: _Facts) -> dict[Axis, tuple[Role, ...]]:
     """
     in_all = frozenset.intersection(*(frozenset(s.tensor.named_axes) for s in kernel.stores))
     options: dict[Axis, tuple[Role, ...]] = {}
-    for axis in kernel.axes:
+    varied = frozenset(a for n in walk(s.value for s in kernel.stores) for a in n.free)
+    for axis in ordered(varied):
         whole = (Role.WHOLE,) if largest(axis.extent) <= MAX_RESIDENT else ()
         if axis not in facts.reduced:
             options[axis] = (Role.GRID,) if axis in in_all else (Role.LOOP, *whole)
