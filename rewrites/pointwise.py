@@ -305,4 +305,12 @@ def positive_content(operands: list[Polynomial]) -> tuple[Number, dict[Atom, Num
     number = content_of(c for p in operands for c in p.terms.values())
     merged = Polynomial({m: 1 for p in operands for m in p.terms})
     common = common_exponents(merged, whole=True)
-    return number, {a: e for a, e in common.items() if a.sign is Sign.POSITIVE}
+    # A denominator that only some have stays with them: multiplied out it would hide what the others share.
+    return number, {
+        a: e for a, e in common.items() if a.sign is Sign.POSITIVE and not (e < 0 and _is_partly_below(merged, a))
+    }
+
+
+def _is_partly_below(p: Polynomial, a: Atom) -> bool:
+    """Whether an atom is a polynomial base that does not occur in every term."""
+    return isinstance(a.form, Base) and any(all(b is not a for b, _ in m) for m in p.terms)

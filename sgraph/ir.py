@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from sgraph.axis import Axis, ordered
-from sgraph.expr import REDUCTIONS, Expr, leaves, walk
+from sgraph.expr import Expr, leaves, walk
 from sgraph.program import Program, Tensor
 
 
@@ -56,8 +56,6 @@ class Kernel:
         found: set[Axis] = set()
         for node in walk(s.value for s in self.stores):
             found |= node.free
-            if node.op in REDUCTIONS:  # of a constant varies over no axis, and binds one
-                found.add(node.axis)
         return ordered(found)
 
     @property
