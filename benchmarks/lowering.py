@@ -42,6 +42,7 @@ from autotune.targets import find_target
 from benchmarks.families import Searched, random_parameters, sample, search_families, small_parameters
 from benchmarks.workloads import WORKLOADS, Sizes, Workload
 from prism.interpreted import exactly, interpret, twin_sizes
+from sgraph import border
 from sgraph.errors import PrismError
 from sgraph.generate import Family
 from verify.numerics import check_numerics
@@ -151,7 +152,7 @@ def _submitted(
             continue
         assignment = Assignment(point, parameters.to_config())
         record.assignments.append(assignment)
-        inputs = parameters(family.graph.program)
+        inputs = border.parameters(family.graph.program)
         shapes = (Meta(tuple(1 if a is None else sizes[a.name] for a in t.axes), t.dtype.value) for t in inputs)
         arguments = tuple(shapes)
         for target in targets:
