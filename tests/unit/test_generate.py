@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,6 +153,33 @@ def test_no_family_is_listed_twice_and_each_reads_what_is_stored_before(name: st
 def test_two_runs_give_the_same_families_in_the_same_order() -> None:
     first, second = search(rmsnorm_linear(LARGE)), search(rmsnorm_linear(LARGE))
     assert [f.graph for f in first.families] == [f.graph for f in second.families]
+
+
+HASHES = """
+import hashlib
+from rewrites.saturate import saturate
+from sgraph.generate import SearchLimits, generate
+from tests.programs import H200, LARGE, PROGRAMS, sizes_of
+for name in ("rmsnorm_linear", "lora", "add_rmsnorm", "attention"):
+    p = PROGRAMS[name](LARGE)
+    found = generate(p, saturate([o.value for o in p.outputs]), H200, sizes_of(p), SearchLimits(families=50))
+    print(hashlib.sha256("".join(str(f.graph) for f in found.families).encode()).hexdigest(), dict(found.dropped))
+"""
+
+
+def test_every_process_lists_the_same_families_in_the_same_order() -> None:
+    """Sets of strings are iterated in another order in every process, unless something else decides."""
+
+    def listed(hash_seed: str) -> str:
+        environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run(
+            [sys.executable, "-c", HASHES], env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    first = listed("1")
+    assert len(first.splitlines()) == 4
+    assert listed("2") == first
 
 
 def test_limits_are_counted() -> None:
