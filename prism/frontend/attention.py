@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Final
 
 from prism.frontend.call import Call, meaning
@@ -11,10 +12,14 @@ from prism.frontend.layout import repeated
 from prism.frontend.products import matrix_product
 from prism.frontend.reductions import softmax
 from prism.frontend.values import Tensorial, Value, choose, holds, permuted
-from sgraph.expr import Expr, Op, const, extent, less, maximum, mul, neg_inf, product, rsqrt, where
+from sgraph.expr import Expr, Op, const, extent, leaves, less, maximum, mul, neg_inf, product, rsqrt, where
 
 HIDDEN: Final = -(10**39)
 """Below every number that a mask in 16 or 32 bits can hold, but minus infinity."""
+
+
+MOST_POSITIONS: Final = 2**24
+"""Masks of more elements are not looked at."""
 
 
 @meaning("scaled_dot_product_attention")
@@ -39,18 +44,33 @@ def _seen(call: Call) -> Tensorial | None:
     """Whether a query sees any key at all; None where it always does."""
     if not call.has("attn_mask") or call.flag("is_causal"):
         return None
-    mask = call.stored("attn_mask")
+    mask = whole(call.axes, call.stored("attn_mask"))
     last = mask.rank - 1
+    if call.axes.settled and _sees_in_every_row(mask):
+        return None
     if mask.boolean:
         seen = fold(call.axes, mask.numeric(), (last,), Op.SUM, keep=True)
         return elementwise(call.axes, lambda n: holds(less(const(0), n)), seen, boolean=True)
-    plain = whole(call.axes, mask)
-    if plain.expr.finite:
+    if mask.expr.finite:
         return None
     # Minus infinity may be compared with nothing; of a number that no mask holds, the larger is compared.
     hidden = const(HIDDEN)
-    largest = fold(call.axes, plain, (last,), Op.MAX, keep=True)
+    largest = fold(call.axes, mask, (last,), Op.MAX, keep=True)
     return elementwise(call.axes, lambda m: holds(less(hidden, maximum(m, hidden))), largest, boolean=True)
+
+
+def _sees_in_every_row(mask: Value) -> bool:
+    """Whether a mask that is made of positions alone, of known extents, leaves a key to every query."""
+    from sgraph.evaluate import evaluate
+
+    extents = [a.extent for a in mask.axes if isinstance(a.extent, int)]
+    if leaves([mask.expr]) or len(extents) < len(mask.axes) or prod(extents) > MOST_POSITIONS:
+        return False
+    rows = tuple(a for dim in mask.dims[:-1] for a in dim)
+    values = evaluate(mask.expr, {}, {})
+    places = tuple(i for i, a in enumerate(values.axes) if a not in rows)
+    largest = values.data.max(axis=places) if places else values.data
+    return bool((largest > (0 if mask.boolean else float("-inf"))).all())
 
 
 def _scale(call: Call, query: Tensorial) -> Expr:

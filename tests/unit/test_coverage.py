@@ -12,10 +12,12 @@ from capturing import inputs_of
 from torch import Tensor
 
 from prism.frontend import capture
+from prism.proving import prove
 from sgraph.border import parameters
 from sgraph.errors import PrismError
 from sgraph.evaluate import evaluate_program
 from tests.coverage_operators import GROUPS, REFUSED, Function, shapes_of
+from verify.verdict import Status
 
 LINES = {name: line for group in GROUPS.values() for name, line in group.items()}
 
@@ -62,3 +64,23 @@ def test_rows_that_an_additive_mask_hides_from_every_key_are_zero() -> None:
     assert_captured(attention, (q, k, v, mask), masks=("attn_mask",))
     # A finite number hides nothing from a row that holds nothing else.
     assert_captured(attention, (q, k, v, mask.clamp_min(-50.0)), masks=("attn_mask",))
+
+
+def test_a_mask_of_positions_is_looked_at_when_it_is_captured() -> None:
+    q, k, v = inputs_of((2, 4, 8), (2, 4, 8), (2, 4, 6))
+
+    def causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    def with_its_mask(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keep = torch.ones(4, 4, dtype=torch.bool).tril()
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, keep)
+
+    def below_it(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        keep = torch.ones(4, 4, dtype=torch.bool).tril(-1)
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, keep)
+
+    assert prove(causal, with_its_mask, (q, k, v)).status is Status.PROVED
+    # The first row sees nothing: torch gives 0, and so does the program.
+    assert_captured(below_it, (q, k, v))
+    assert prove(causal, below_it, (q, k, v)).status is Status.REFUTED
