@@ -26,17 +26,12 @@ from sgraph.expr import (
     Expr,
     Op,
     add,
-    call,
     const,
-    exp,
     factors,
     leaf,
     leaves,
-    log,
     make,
     product,
-    recip,
-    rsqrt,
     sum_over,
     walk,
 )
@@ -59,15 +54,6 @@ TOLERANCE: Final = 1e-7
 """A relative difference at the sizes of the example inputs counts above this."""
 SMALL: Final = 3
 """Static extents up to this one are never drawn smaller when numbers are looked for."""
-
-DEFINITIONS: Final[Mapping[str, Callable[[Expr], Expr]]] = {
-    "sigmoid": lambda x: recip(1 + exp(-x)),
-    "silu": lambda x: x * recip(1 + exp(-x)),
-    "softplus": lambda x: log(1 + exp(x)),
-    "tanh": lambda x: 1 - 2 * recip(1 + exp(2 * x)),
-    "gelu": lambda x: const("1/2") * x * (1 + call("erf", x * rsqrt(const(2)))),
-}
-"""Functions that stay whole, by those that do not, wherever their arguments are finite."""
 
 
 def prove(
@@ -142,7 +128,7 @@ def decide(pair: Pair, sizes: Mapping[str, int]) -> Verdict:
     proof = compare(*sides) if alike else Comparison(False, True, "numbers differ")
     if proof.equal:
         return _answer(pair, sides, Status.PROVED, "the functions are equal", proof.facts)
-    other = _by_other_forms(pair) if alike else None
+    other = _at_static_extents(pair) if alike else None
     if other is not None:
         return other
     reason = f"the functions were not proved equal: {proof.reason}"
@@ -160,7 +146,7 @@ def decide(pair: Pair, sizes: Mapping[str, int]) -> Verdict:
         proof = compare(*sides)
         if proof.equal:
             return _answer(pair, sides, Status.PROVED, "the functions are equal", proof.facts)
-        other = _by_other_forms(pair)
+        other = _at_static_extents(pair)
         reason = f"the functions were not proved equal: {proof.reason}; {reason}"
     return other if other is not None else _answer(pair, sides, Status.UNKNOWN, reason)
 
@@ -176,25 +162,16 @@ def _seen_to_differ(sides: tuple[Expr, Expr], sizes: Mapping[str, int]) -> bool:
         return False
 
 
-def _by_other_forms(pair: Pair) -> Verdict | None:
-    """A proof with the extents of the example as numbers, or with definitions written out, or with both."""
-    sides = pair.first, pair.second
-    fixed = with_static_extents(pair.first), with_static_extents(pair.second)
-    at_extents = (_extents_used(sides),)
-    tried = {sides}
-    for forms, facts in (
-        (fixed, at_extents),
-        ((expanded(sides[0]), expanded(sides[1])), ()),
-        ((expanded(fixed[0]), expanded(fixed[1])), at_extents),
-    ):
-        if forms in tried:
-            continue
-        tried.add(forms)
-        proof = compare(*forms)
-        if proof.equal:
-            how = "at these extents" if facts else "by definition"
-            return _answer(pair, forms, Status.PROVED, f"the functions are equal {how}", (*facts, *proof.facts))
-    return None
+def _at_static_extents(pair: Pair) -> Verdict | None:
+    """A proof with the extents of the example as numbers."""
+    forms = with_static_extents(pair.first), with_static_extents(pair.second)
+    if forms == (pair.first, pair.second):
+        return None
+    proof = compare(*forms)
+    if not proof.equal:
+        return None
+    facts = (_extents_used((pair.first, pair.second)), *proof.facts)
+    return _answer(pair, forms, Status.PROVED, "the functions are equal at these extents", facts)
 
 
 def _answer(
@@ -235,18 +212,6 @@ def with_static_extents(e: Expr) -> Expr:
             done[node] = const(static)
         elif node.op is Op.SUM and isinstance(static, int):
             done[node] = _summed(node.axis, static, operands[0])
-        else:
-            done[node] = make(node.op, operands, node.attr) if operands else node
-    return done[e]
-
-
-def expanded(e: Expr) -> Expr:
-    """The expression with the definitions of functions of finite arguments that the algebra keeps whole."""
-    done: dict[Expr, Expr] = {}
-    for node in walk([e]):
-        operands = tuple(done[a] for a in node.args)
-        if node.op is Op.CALL and node.name in DEFINITIONS and operands[0].finite:
-            done[node] = DEFINITIONS[node.name](operands[0])
         else:
             done[node] = make(node.op, operands, node.attr) if operands else node
     return done[e]

@@ -7,9 +7,8 @@ side is defined and has the same value. Minus infinity may meet ``+``, where it 
 ``exp`` only.
 
 It proves and never guesses: equal normal forms and implied definedness are a proof. Different normal forms are no
-disproof, for it does not factor polynomials, looks into no function but ``exp`` and ``log``, moves nothing in or out
-of ``where``, takes out of the larger of two only what both literally contain, and brings fractions over a common
-denominator only where they stand outermost.
+disproof, for it does not factor polynomials, brings fractions over a common denominator only where they stand
+outermost, and takes no function of a maximum by cases. ``docs/proving.md`` lists what remains open.
 """
 
 from __future__ import annotations
