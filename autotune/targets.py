@@ -172,17 +172,24 @@ TF32_FLOPS_PER_S: Final[Mapping[str, float]] = MappingProxyType(
 
 
 def find_target(name: str) -> Target:
-    """The target of that name, in any case.
+    """The target of that name, in any case; or the one that a ``.toml`` file describes (``autotune.target_file``).
 
     Raises:
         UnknownTarget: there is none; the message lists what there is and what looks alike.
+        InputError: the file does not describe a target.
     """
+    if name.strip().endswith(".toml"):
+        from autotune.target_file import read_target
+
+        return read_target(Path(name.strip()), TARGETS)
     wanted = name.strip().lower()
     if wanted in TARGETS:
         return TARGETS[wanted]
     alike = get_close_matches(wanted, TARGETS, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(alike)}? " if alike else ""
-    raise UnknownTarget(f"no target named {name!r}", where="--target", do=f"{hint}known: {', '.join(TARGETS)}")
+    raise UnknownTarget(
+        f"no target named {name!r}", where="--target", do=f"{hint}known: {', '.join(TARGETS)}, or a .toml file"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ detection

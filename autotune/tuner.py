@@ -51,6 +51,8 @@ class Option:
     """Of every kernel."""
     modelled_s: float
     """Sum over its kernels of the modelled time."""
+    costs: tuple[Cost, ...] = ()
+    """Of every kernel, term by term."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,11 @@ class Tuner:
                 return NotBuilt("infeasible", f"kernel {schedule.kernel.name}: {reason}")
             chosen.append(instances)
         return [
-            Option(Parameters(tuple(i.parameters for i in together)), sum(i.cost.total_s for i in together))
+            Option(
+                Parameters(tuple(i.parameters for i in together)),
+                sum(i.cost.total_s for i in together),
+                tuple(i.cost for i in together),
+            )
             for together in _best_together(chosen, count)
         ]
 
