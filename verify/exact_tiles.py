@@ -251,9 +251,11 @@ class Tiles:
         return plain(made)
 
     def cast(self, value: Any, dtype: DTypeName) -> Any:
-        """A conversion: between floating-point types, between integer types, and from integers to real numbers."""
+        """A conversion: between floating-point types, between integer types, and to real numbers: 1 for true."""
         if is_condition(value):
-            raise Fault("a conversion of truth values")
+            if not dtype.is_float:
+                raise Fault("a conversion of truth values to integers")
+            return self.real(value.astype(np.int64) if isinstance(value, np.ndarray) else int(value))
         if dtype.is_float:
             return self.real(value)
         if dtype.name not in {"int32", "int64"} or not is_integer(value):

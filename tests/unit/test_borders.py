@@ -277,3 +277,18 @@ def test_pairs_read_one_by_one_and_together_are_proved_equal() -> None:
         return (b * a - a * b).sum(-1)
 
     assert prove(turned, written_out, (torch.randn(3, 8),)).status is Status.PROVED
+
+
+def test_kernels_of_boolean_masks_are_exact() -> None:
+    def masked(x: Tensor, keep: Tensor) -> Tensor:
+        return torch.where(keep, x, 0.0).sum(-1)
+
+    given = (torch.randn(5, 7), torch.rand(5, 7) > 0.5)
+    program = capture(masked, given)
+    table = saturate([o.value for o in program.outputs])
+    family = generate(program, table, H200, concrete_sizes(program, given), SearchLimits()).families[0]
+    source = lower(family.graph, family.schedules)
+    assert check_exactly(program, source, seed=1).passed
+    # Truth values become 1 and 0, nothing else.
+    twice = source.replace(".to(tl.float32)", ".to(tl.float32) * 2.0")
+    assert twice != source and not check_exactly(program, twice, seed=1).passed
