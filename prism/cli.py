@@ -8,8 +8,10 @@ import typer
 
 from prism.commands.batch import batch
 from prism.commands.cache import cache
+from prism.commands.calibrate import calibrate
 from prism.commands.doctor import doctor
 from prism.commands.explain import explain
+from prism.commands.explain_cost import explain_cost
 from prism.commands.export import export
 from prism.commands.load import load
 from prism.commands.optimize import optimize
@@ -41,6 +43,8 @@ app.command()(report)
 app.command()(load)
 app.command()(batch)
 app.add_typer(cache)
+app.command()(calibrate)
+app.command("explain-cost")(explain_cost)
 app.command()(doctor)
 
 

@@ -25,8 +25,9 @@ from prism.pipeline import Found, Outcome, Proved, Request
 from prism.progress import Progress
 from prism.report import Accuracy, Exact, Row
 from prism.settings import Settings
+from prism.work import work_of
 from sgraph.bounds import launches, speed_of_light
-from sgraph.errors import KernelCheckFailed, NoFeasibleFamily
+from sgraph.errors import KernelCheckFailed, NoFeasibleFamily, SoundnessError
 from sgraph.target import Target
 from verify.certificate import Certificate
 from verify.numerics import NumericsReport
@@ -70,7 +71,7 @@ def outcome_on_gpu(
     proved, chosen, checked = best
     return Outcome(
         rows=tuple(ordered),
-        **_evidence(request, found, proved, chosen, chosen.parameters, checked),
+        **_evidence(request, found, proved, chosen.source, chosen.parameters, checked),
         speedup=None,
         notes=("times are modelled, not measured: the model ranks, it does not predict",),
     )
@@ -94,14 +95,16 @@ def _measured(
         run = measured.launches.get(measured.winner, request.reference)
         return Outcome(tuple(measured.rows), None, run, "", "", None, None, measured.speedup, (why,))
     proved, tuned = measured.best
-    checked = check(request.reference, found, proved.family, tuned.built.source, request.seed)
+    # Gates 2 and 3 on the text that is returned: with the parameters that measured best, not those of the model.
+    text = lower(proved.family.graph, proved.family.schedules, tuned.parameters)
+    checked = check(request.reference, found, proved.family, text, request.seed)
     if checked.broken is not None:
         why = f"family {proved.number} was fastest but breaks the numerical contract in the interpreter"
         accuracy = _accuracy(checked.reports)
         return Outcome(tuple(measured.rows), None, request.reference, "", "", accuracy, None, None, (why,))
     return Outcome(
         rows=tuple(measured.rows),
-        **_evidence(request, found, proved, tuned.built, tuned.parameters, checked),
+        **_evidence(request, found, proved, text, tuned.parameters, checked),
         speedup=measured.speedup,
     )
 
@@ -152,10 +155,11 @@ def _evidence(
     request: Request,
     found: Found,
     proved: Proved,
-    built: Built,
+    text: str,
     parameters: Parameters,
     checked: Checked,
 ) -> _Evidence:
+    """The emitted file with what was checked in its docstring; its code is the text that was checked."""
     reports = checked.reports
     rounds = sum(len(r.rounds) for r in reports)
     header = {
@@ -163,7 +167,13 @@ def _evidence(
         "exact evaluation": f"agreed in {checked.exact.evaluations} evaluations",
         "numerical contract": f"kept in {rounds} interpreted rounds",
     }
-    source = lower(built.family.graph, built.family.schedules, parameters, header)
+    source = lower(proved.family.graph, proved.family.schedules, parameters, header)
+    if code_of(source) != code_of(text):
+        raise SoundnessError(
+            "the file printed after the checks is not the one that was checked",
+            where=found.program.name,
+            do="report this with the program: printing is not deterministic",
+        )
     torch_source = print_torch(proved.family.graph)
     return _Evidence(
         best=proved,
@@ -175,6 +185,11 @@ def _evidence(
         accuracy=_accuracy(reports),
         certificate=Certificate.of(found.program, proved.verdict, numerics=list(reports), seed=request.seed),
     )
+
+
+def code_of(source: str) -> str:
+    """An emitted file without its docstring."""
+    return source[source.index('"""', source.index('"""') + 3) :]
 
 
 def _first_accurate(
@@ -216,6 +231,7 @@ def by_device(source: str, name: str, on_cpu: Callable[..., object]) -> Callable
 
 def _row(proved: Proved, outcome: Built | NotBuilt, found: Found, target: Target) -> Row:
     graph = proved.family.graph
+    flops, traffic = work_of(graph, found.sizes)
     row = Row(
         name=f"family {proved.number}",
         kind="family",
@@ -224,6 +240,8 @@ def _row(proved: Proved, outcome: Built | NotBuilt, found: Found, target: Target
         kernels=launches(graph),
         roles=[{str(a): r.value for a, r in k.roles} for k in graph.kernels],
         bound_us=proved.family.bound_s * 1e6,
+        flops=flops,
+        traffic_bytes=traffic,
         verdict=proved.verdict.status.value,
     )
     if isinstance(outcome, NotBuilt):

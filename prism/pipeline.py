@@ -138,6 +138,7 @@ def run(request: Request, settings: Settings, progress: Progress) -> Result:
     Raises:
         PrismError: one of its subclasses, for everything a user can mend.
     """
+    from autotune.calibration import calibrated
     from autotune.targets import detect_target, find_target
 
     spent = effort(request.effort)
@@ -145,6 +146,7 @@ def run(request: Request, settings: Settings, progress: Progress) -> Result:
         ensure_writable(request.out)
     with progress.stage("target"):
         target = find_target(request.target) if request.target else detect_target()
+        target = calibrated(target, settings.cache_dir / "calibrations")
     with progress.stage("capture"):
         program, sizes = captured(request)
     shelf = Shelf.of(request, program, sizes, target, settings)

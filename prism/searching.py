@@ -70,11 +70,13 @@ def run_search(request: Request, settings: Settings, progress: Progress) -> Sear
     Raises:
         PrismError: one of its subclasses, for everything a user can mend.
     """
+    from autotune.calibration import calibrated
     from autotune.targets import detect_target, find_target
 
     spent = effort(request.effort)
     with progress.stage("target"):
         target = find_target(request.target) if request.target else detect_target()
+        target = calibrated(target, settings.cache_dir / "calibrations")
     with progress.stage("capture"):
         program, sizes = captured(request)
     found = search(program, sizes, target, spent, settings, progress)
