@@ -63,6 +63,9 @@ SLACK: Final = 1.1
 """A plan is looked at before the sets of stored classes whose bound is lower by less than this factor: a set takes much
 longer to turn into plans than its bound tells."""
 
+PASSED_OVER: Final = "deferred: plans of one set of stored tensors"
+"""The reason of plans beyond ``PlanLimits.per_cut_set``."""
+
 Roots = tuple[tuple[int, ...], ...]
 """Outputs, by position, grouped into kernels."""
 
@@ -96,6 +99,7 @@ class Planner:
         self._cuts = Cuts(program, self._view, self._reachable, self._tensor, target, sizes)
         self._possible, self._sets = self._cuts.sets(limits.stored, limits.folds, self._views)
         self._upcoming: tuple[float, CutSet] | None = None
+        self._passed_over_s: tuple[float, ...] = ()
         self._bounds = PlanBounds(target, sizes)
         self._least: dict[tuple[int, ...], float] = {}
         self._groupings = self._list_groupings()
@@ -112,20 +116,25 @@ class Planner:
 
     @property
     def next_bound_s(self) -> float | None:
-        """No plan that is still to come has a lower bound; None after the last."""
+        """No plan that is still to come, or was passed over, has a lower bound; None if there is none."""
         bounds = [self.waiting[0][0]] if self.waiting else []
         if self._upcoming is not None:
             bounds.append(self._upcoming[0])
-        return min(bounds, default=None)
+        return min((*bounds, *self._passed_over_s), default=None)
 
     def plans(self) -> Iterator[Plan]:
         """Every plan within the limits by its lower bound on time (see ``SLACK``), without duplicates."""
         seen: set[tuple[Kernel, ...]] = set()
         numbers = itertools.count()
         self._upcoming = self._next_set()
-        while self._upcoming is not None or self.waiting:
-            if self._upcoming is not None and (not self.waiting or SLACK * self._upcoming[0] < self.waiting[0][0]):
-                cuts = self._upcoming[1]
+        while self.waiting or (self._upcoming is not None and self.cut_sets < self.limits.cut_sets):
+            if (
+                self._upcoming is not None
+                and self.cut_sets < self.limits.cut_sets
+                and (not self.waiting or SLACK * self._upcoming[0] < self.waiting[0][0])
+            ):
+                bound_s, cuts = self._upcoming
+                before = self._dropped[PASSED_OVER]
                 self.cut_sets += 1
                 for roots in self._groupings:
                     for kernels in self._kernels(cuts, roots):
@@ -133,6 +142,8 @@ class Planner:
                             seen.add(kernels)
                             plan = self._plan(kernels)
                             heapq.heappush(self.waiting, (plan.bound_s, cuts.cached_s, next(numbers), plan))
+                if self._dropped[PASSED_OVER] > before:
+                    self._passed_over_s = (min((bound_s, *self._passed_over_s)),)
                 self._upcoming = self._next_set()
             else:
                 yield heapq.heappop(self.waiting)[-1]
@@ -144,9 +155,7 @@ class Planner:
         return Plan(graph, work_s, work_s + launched * self.target.launch_s)
 
     def _next_set(self) -> tuple[float, CutSet] | None:
-        """The next set of stored classes with a lower bound for its plans; None after the last within the limit."""
-        if self.cut_sets == self.limits.cut_sets:
-            return None
+        """The next set of stored classes with a lower bound for its plans; None after the last."""
         cuts = next(self._sets, None)
         if cuts is None:
             return None
@@ -214,7 +223,7 @@ class Planner:
             found = math.prod(map(len, options))
             for values in itertools.islice(_by_rank(options), self.limits.per_cut_set):
                 yield self._assemble(targets, roots, len(stored), values, order)
-            self._dropped["deferred: plans of one set of stored tensors"] += max(0, found - self.limits.per_cut_set)
+            self._dropped[PASSED_OVER] += max(0, found - self.limits.per_cut_set)
 
     def _readable(self, target: tuple[int, ...], stored: tuple[int, ...]) -> list[frozenset[int]]:
         """The sets of stored classes that the kernel of these classes may read."""

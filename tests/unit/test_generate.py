@@ -284,6 +284,35 @@ def test_equal_outputs_are_read_from_the_one_that_was_written() -> None:
             written |= {s.tensor.name for s in kernel.stores}
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        SearchLimits(families=5),
+        SearchLimits(plan_count=3),
+        SearchLimits(per_plan=1),
+        SearchLimits(PlanLimits(cut_sets=2)),
+        SearchLimits(PlanLimits(per_cut_set=1)),
+    ],
+    ids=["families", "plans", "per plan", "sets", "per set"],
+)
+@pytest.mark.parametrize("name", ["rmsnorm_linear", "lora"])
+def test_no_family_that_was_deferred_has_a_bound_below_the_one_that_is_told(name: str, limits: SearchLimits) -> None:
+    every, few = search(PROGRAMS[name](LARGE)), search(PROGRAMS[name](LARGE), limits)
+    assert every.next_bound_s is None
+    listed = {f.graph for f in few.families}
+    left = [f.bound_s for f in every.families if f.graph not in listed]
+    if left:
+        assert few.next_bound_s is not None
+        assert few.next_bound_s <= min(left) * (1 + 1e-9)
+    assert bool(left) <= any(reason.startswith("deferred") for reason in few.dropped)
+
+
+def test_declaring_constants_never_costs_time() -> None:
+    for name, weights in (("rmsnorm_linear", ("g", "W")), ("lora", ("W", "A", "B")), ("attention", ("k", "v"))):
+        p = PROGRAMS[name](LARGE)
+        assert search(declared_constant(p, *weights)).families[0].estimate_s <= search(p).families[0].estimate_s
+
+
 def test_a_stored_tensor_is_read_under_two_sets_of_axes() -> None:
     other = m.renamed(1)
     normed = x.read() * rms(x.read(), k)
