@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import prism
+from autotune.torch_printer import print_torch
 from prism.result import Result
 from prism.saved import MANIFEST, SavedRun, read_run
 from sgraph.axis import Size
@@ -24,7 +25,7 @@ SIZES = {"x": (Size("M", 1, 64), 32)}
 
 
 def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    return torch.relu(x) @ weight
+    return torch.nn.functional.gelu(x, approximate="tanh") @ weight
 
 
 def inputs(rows: int = 8) -> tuple[torch.Tensor, ...]:
@@ -83,6 +84,21 @@ def test_without_the_original_a_call_outside_the_run_says_so(folder: Path) -> No
     assert isinstance(loaded(*inputs()), torch.Tensor)
     with pytest.raises(InputError, match=r"M = 100.*\n.*\n.*original=function"):
         loaded(*inputs(100))
+
+
+@pytest.mark.parametrize("forms", [False, True])
+def test_a_torch_form_is_printed_anew_in_the_form_that_was_fastest(result: Result, folder: Path, forms: bool) -> None:
+    assert result.graph is not None
+    text = print_torch(result.graph, forms=forms)
+    assert forms == (text != result.torch_source)
+    measured = dataclasses.replace(
+        result, source="", torch_source=text, origin=dataclasses.replace(result.origin, mode="inductor")
+    )
+    loaded = prism.load(measured.save(folder), linear)
+    assert loaded.torch_source == text
+    edit(folder, "torch_form.py", lambda t: t + "# changed\n")
+    with pytest.raises(ForeignRun, match=r"prints as another torch_form\.py"):
+        prism.load(folder)
 
 
 def test_a_later_save_leaves_nothing_of_an_earlier_one(result: Result, folder: Path) -> None:
@@ -207,8 +223,8 @@ def test_damage_is_named(damage: str, folder: Path) -> None:
 
 
 def test_a_wrong_family_is_refused_whatever_the_hashes_say(folder: Path) -> None:
-    """The kernel leaves out the relu: the text is in order and the proof is not."""
-    edit(folder, "sgraph.py", lambda t: t.replace("weight_k_n * relu_1", 'weight_k_n * leaf("x", (m, k))'))
+    """The kernel leaves out the gelu: the text is in order and the proof is not."""
+    edit(folder, "sgraph.py", lambda t: t.replace("weight_k_n * gelu_tanh_1", 'weight_k_n * leaf("x", (m, k))'))
     with pytest.raises(UnreadableRun, match="not proved"):
         prism.load(folder)
 
