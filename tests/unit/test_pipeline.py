@@ -31,7 +31,7 @@ def inputs(rows: int = 8) -> tuple[torch.Tensor, ...]:
 @pytest.fixture(scope="module")
 def on_h200(tmp_path_factory: pytest.TempPathFactory) -> Result:
     folder = tmp_path_factory.mktemp("run")
-    return prism.superoptimize(rmsnorm_linear, *inputs(), target="h200", effort="quick", out=folder)
+    return prism.superoptimize(rmsnorm_linear, *inputs(), target="h200", effort="quick", out=folder, fallback=False)
 
 
 def test_a_cuda_target_is_modelled_proved_and_checked(on_h200: Result) -> None:
