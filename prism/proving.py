@@ -257,7 +257,7 @@ def _at_the_example(sides: tuple[Expr, Expr], shown: str, sizes: Mapping[str, in
     slices = _slices(sides, sizes)
     if _largest(sides, slices) > MOST_CELLS:
         return _Found("they differ at other extents, and those of the example are too large to look")
-    difference = _difference(sides, sizes, slices)
+    difference = _difference(sides, sizes, _slices(sides, sizes, pointwise=1)) or _difference(sides, sizes, slices)
     if difference is None:
         return _Found("they differ at other extents, no difference was seen at those of the example")
     return _Found("the functions differ", f"{shown}\n{difference}")
