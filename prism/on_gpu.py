@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypedDict
+from typing import Final, TypedDict
 
 import torch
 
+from autotune.buckets import Buckets, modelled_buckets
 from autotune.compile_pool import CompilePool
 from autotune.layout import LoweringLimit
 from autotune.lower import lower
@@ -33,6 +34,9 @@ from verify.certificate import Certificate
 from verify.numerics import NumericsReport
 
 log = logging.getLogger("prism.tune")
+
+BUCKET_TRIALS: Final = 40
+"""Assignments that the model looks at for each further bucket of symbolic extents."""
 
 
 def outcome_on_gpu(
@@ -71,7 +75,7 @@ def outcome_on_gpu(
     proved, chosen, checked = best
     return Outcome(
         rows=tuple(ordered),
-        **_evidence(request, found, proved, chosen.source, chosen.parameters, checked),
+        **_evidence(request, found, proved, chosen.source, chosen.parameters, checked, target),
         speedup=None,
         notes=("times are modelled, not measured: the model ranks, it does not predict",),
     )
@@ -104,7 +108,7 @@ def _measured(
         return Outcome(tuple(measured.rows), None, request.reference, "", "", accuracy, None, None, (why,))
     return Outcome(
         rows=tuple(measured.rows),
-        **_evidence(request, found, proved, text, tuned.parameters, checked),
+        **_evidence(request, found, proved, text, tuned.parameters, checked, target),
         speedup=measured.speedup,
     )
 
@@ -158,6 +162,7 @@ def _evidence(
     text: str,
     parameters: Parameters,
     checked: Checked,
+    target: Target,
 ) -> _Evidence:
     """The emitted file with what was checked in its docstring; its code is the text that was checked."""
     reports = checked.reports
@@ -175,9 +180,13 @@ def _evidence(
             do="report this with the program: printing is not deterministic",
         )
     torch_source = print_torch(proved.family.graph)
+    # Calls at other sizes than the example's take the configuration of the nearest bucket.
+    buckets = modelled_buckets(
+        proved.family, target, found.program, parameters, found.sizes, BUCKET_TRIALS, request.seed
+    )
     return _Evidence(
         best=proved,
-        run=by_device(source, found.program.name, load_torch(torch_source)),
+        run=by_device(source, found.program.name, load_torch(torch_source), buckets),
         source=source,
         torch_source=torch_source,
         header=header,
@@ -218,12 +227,15 @@ def _first_accurate(
     return None
 
 
-def by_device(source: str, name: str, on_cpu: Callable[..., object]) -> Callable[..., object]:
-    """The Triton launcher for CUDA tensors; the printed torch program for CPU tensors."""
+def by_device(
+    source: str, name: str, on_cpu: Callable[..., object], buckets: Buckets | None = None
+) -> Callable[..., object]:
+    """The Triton launcher for CUDA tensors, configured by bucket; the printed torch program for CPU tensors."""
 
     def run(*inputs: torch.Tensor) -> object:
         if any(t.is_cuda for t in inputs):
-            return load_source(source, name).launch(*inputs)
+            launch = load_source(source, name).launch
+            return buckets.wrap(launch)(*inputs) if buckets is not None else launch(*inputs)
         return on_cpu(*inputs)
 
     return run
