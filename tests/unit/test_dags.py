@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -63,6 +64,16 @@ def test_a_second_pass_over_one_axis_is_not_paid_for_by_passes_over_another() ->
     over_k = sum_over(k, x * sum_over(k, x))
     over_n = sum_over(k, y * sum_over(n, y) * x)
     assert not of(over_k).covers(of(over_n))
+
+
+def test_a_longer_chain_of_passes_is_not_covered_by_equal_operators() -> None:
+    """Σ(x·Σx) over k waits for itself; two sums side by side do not."""
+    waiting, beside = sum_over(k, x * sum_over(k, x)), sum_over(k, x * v) * sum_over(k, x)
+    assert of(waiting).parts == of(beside).parts
+    assert of(beside).passes == {k: 1}
+    assert of(waiting).passes == {k: 2}
+    assert not replace(of(waiting), reads=of(beside).reads).covers(of(beside))
+    assert replace(of(beside), reads=of(waiting).reads).covers(of(waiting))
 
 
 def test_work_with_and_without_dot_products_is_not_compared() -> None:

@@ -14,6 +14,7 @@ from functools import cache
 
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -31,6 +32,14 @@ from sgraph.ir import Kernel, Role
 from sgraph.schedule import Accumulate, Loop, Merge, Phase, Statement
 from verify.equivalence import prove
 from verify.verdict import Status
+
+SLOW = {"qknorm_attention", "paper_qk_norm_attention", "entropy_chain", "softmax_chain", "paper_rmsnorm_mlp"}
+"""Workloads of which a search takes a second or more."""
+
+
+def each(*names: str) -> list[ParameterSet]:
+    """Workloads as parameters, the slow ones marked."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [], id=name) for name in names]
 
 
 @cache
@@ -182,7 +191,7 @@ def test_both_projections_are_one_loop(name: str) -> None:
     found(searched(name), both)
 
 
-@pytest.mark.parametrize("name", ["rmsnorm_gated_mlp", "paper_rmsnorm_mlp"])
+@pytest.mark.parametrize("name", each("rmsnorm_gated_mlp", "paper_rmsnorm_mlp"))
 def test_the_norm_is_folded_through_both_projections(name: str) -> None:
     found(searched(name, 1), lambda f: single(f) and fused_norm(f, 0, "x", {"gate", "up"}))
 
@@ -260,7 +269,7 @@ def one_read(family: Family, axis_count: int = 1) -> bool:
 
 @pytest.mark.parametrize(
     "name",
-    ["add_rmsnorm", "softmax", "layernorm", "ngpt_residual", "entropy_chain", "elementwise_chain", "softmax_chain"],
+    each("add_rmsnorm", "softmax", "layernorm", "ngpt_residual", "entropy_chain", "elementwise_chain", "softmax_chain"),
 )
 def test_a_row_is_read_once(name: str) -> None:
     found(searched(name), one_read)
@@ -325,27 +334,27 @@ def online_attention(family: Family, *, split: bool = False) -> bool:
     return False
 
 
-ATTENTION = [
-    ("gqa_decode", 0),
-    ("gqa_decode_16_2", 0),
-    ("qknorm_attention", 0),
-    ("causal_attention", 0),
-    ("masked_attention", 0),
-    ("paper_attention", 0),
-    ("paper_qk_norm_attention", 0),
-]
+ATTENTION = (
+    "gqa_decode",
+    "gqa_decode_16_2",
+    "qknorm_attention",
+    "causal_attention",
+    "masked_attention",
+    "paper_attention",
+    "paper_qk_norm_attention",
+)
 
 
-@pytest.mark.parametrize(("name", "point"), ATTENTION)
+@pytest.mark.parametrize("name", each(*ATTENTION))
 @pytest.mark.parametrize("split", [False, True])
-def test_attention_is_online(name: str, point: int, split: bool) -> None:
-    family = found(searched(name, point), lambda f: online_attention(f, split=split))
+def test_attention_is_online(name: str, split: bool) -> None:
+    family = found(searched(name), lambda f: online_attention(f, split=split))
     if split:
         merges = [s for s in family.schedules[0].phases[1].body if isinstance(s, Merge)]
         assert any(m.scale is not None and len(m.values) == 2 for m in merges)
 
 
-@pytest.mark.parametrize("name", ["qknorm_attention", "paper_qk_norm_attention"])
+@pytest.mark.parametrize("name", each("qknorm_attention", "paper_qk_norm_attention"))
 def test_norms_of_queries_and_keys_move_behind_their_product(name: str) -> None:
     def behind(family: Family) -> bool:
         values = [s.value for s in family.graph.kernels[0].stores]
@@ -367,6 +376,6 @@ def test_every_workload_has_an_expected_structure() -> None:
         *("rmsnorm_linear", "paper_rms_norm", "gated_mlp", "gated_mlp_gelu", "paper_swiglu", "rmsnorm_gated_mlp"),
         *("paper_rmsnorm_mlp", "rmsnorm_mlp", "lora", "add_rmsnorm", "softmax", "layernorm", "ngpt_residual"),
         *("entropy_chain", "elementwise_chain", "softmax_chain", "rope_scores"),
-        *(name for name, _ in ATTENTION),
+        *ATTENTION,
     }
     assert covered >= set(WORKLOADS)
