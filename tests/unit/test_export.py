@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -305,6 +306,30 @@ def test_a_wrong_kernel_is_found_even_with_a_new_hash(exported: Path) -> None:
     found = verify_path(exported)
     assert found.outcome is Outcome.FAILED
     assert [f.check for s in found.subjects for f in s.findings if f.outcome is Outcome.FAILED] == ["exact evaluation"]
+
+
+def heads(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    batch, length, width = x.shape
+    split = x.view(batch, length, 2, width // 2)
+    normed = split * torch.rsqrt(split.square().mean(-1, keepdim=True) + EPS)
+    return normed.reshape(batch * length, width) @ weight
+
+
+def test_views_of_inputs_are_shipped_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRISM_CACHE_DIR", str(tmp_path / "cache"))
+    run, out = tmp_path / "run", tmp_path / "out"
+    given = torch.randn(2, 3, 32), torch.randn(32, 16)
+    prism.superoptimize(heads, *given, target="h200", effort="quick", out=run, fallback=False)
+    texts = export_runs([run], out, "head_kernels")
+    assert 'outputs={"out": (("' in texts["head_kernels/heads.py"], "the result merges two axes"
+    assert verify_path(out).outcome is Outcome.PASSED
+    kernel = out / "head_kernels" / "heads_h200.py"
+    assert "flatten" in kernel.read_text()
+    kernel.write_text(
+        re.sub(r"w(eight)?\.unflatten\(0, \((\d+), (\d+)\)\)", r"weight.unflatten(0, (\3, \2))", kernel.read_text())
+    )
+    found = [f for s in verify_path(out).subjects for f in s.findings if f.outcome is not Outcome.PASSED]
+    assert [(f.check, f.outcome) for f in found] == [("hashes", Outcome.FAILED), ("views", Outcome.UNKNOWN)]
 
 
 def test_code_in_a_kernel_file_is_never_run(exported: Path, tmp_path: Path) -> None:
