@@ -52,12 +52,12 @@ class Lowering:
 
     def __init__(self, graph: SGraph, *, forms: bool = False) -> None:
         self.graph = graph
-        self.forms = forms
         self.used: dict[str, None] = {}
         """Functions printed in their other form, in order of first use."""
         self.nodes = Nodes()
         tensors = (*graph.program.inputs, *graph.intermediates)
         self.compute = DType.FP64 if any(t.dtype is DType.FP64 for t in tensors) else DType.FP32
+        self.forms = forms and self.compute is DType.FP32
         self._dots = {_dot_key(node, {}) for node in _sums(o.value for o in graph.program.outputs)}
         self._inputs = {t.name: frozenset({t.name}) for t in graph.program.inputs}
         for kernel in graph.kernels:
