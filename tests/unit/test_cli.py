@@ -44,7 +44,7 @@ def write(folder: Path, text: str, name: str = "program.py") -> str:
 MISTAKES = {
     "unsupported operator": (
         "import torch\ndef f(x):\n    return torch.linalg.inv(x)\ndef inputs():\n    return (torch.randn(4, 4),)\n",
-        ("::f",),
+        ("::f", "--no-fallback"),
         ["linalg", "program.py:3"],
     ),
     "non-tensor argument": (
