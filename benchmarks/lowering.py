@@ -5,9 +5,10 @@
 Of each workload the first families that the generator lists and a random sample of the others are lowered, evaluated
 exactly (gate 2), held to the numerical contract in the interpreter on ragged extents (gate 3), and compiled for sm_80
 and sm_90 at random parameter assignments that the resource model calls feasible there. What does not pass is listed
-with its reason. A family may be correct and still break the contract, since its algebra cancels what eager's does not:
-those are counted as inaccurate, apart from kernels that are wrong in float32 on ordinary inputs. Ctrl-C keeps what is
-done. The exit code is 1 if less than 99 % of the families pass.
+with its reason; of a family without a feasible assignment nothing is compiled. A family may be correct and still
+break the contract, since its algebra cancels what eager's does not: those are counted as inaccurate, apart from
+kernels that are wrong in float32 on ordinary inputs. Every family is recorded when it is done. The exit code is 1 if
+less than 99 % of the families pass.
 """
 
 from __future__ import annotations
@@ -101,8 +102,11 @@ class Record:
             if a.interpreted:
                 yield "interpreted", a.interpreted
             yield from ((f"compiled for {t}", reason) for t, reason in a.compiled.items() if reason)
-        if not self.lowered and not self.assignments:
-            yield "assignments", "none is feasible"
+
+    @property
+    def infeasible(self) -> bool:
+        """Whether no assignment was drawn that the resource model calls feasible on all targets: none was compiled."""
+        return not self.lowered and not self.assignments
 
     @property
     def passed(self) -> bool:
@@ -220,12 +224,13 @@ def table(records: Mapping[str, Sequence[Record]], captured: Mapping[str, str]) 
     """One line per workload."""
     shown = Table(box=None, pad_edge=False)
     shown.add_column("workload")
-    headings = ("families", "lowered", "exact", "float32", "contract", *(f"compiled {t}" for t in TARGETS), "passed")
+    compiled = [f"compiled {t}" for t in TARGETS]
+    headings = ("families", "lowered", "exact", "float32", "contract", "infeasible", *compiled, "passed")
     for heading in (*headings, "lower ms", "exact s"):
         shown.add_column(heading, justify="right")
     for name, found in records.items():
         if name in captured:
-            shown.add_row(name, "-", *[""] * 9)
+            shown.add_row(name, "-", *[""] * 10)
             continue
         texts = [r for r in found if not r.lowered]
         made = [a for r in found for a in r.assignments]
@@ -236,6 +241,7 @@ def table(records: Mapping[str, Sequence[Record]], captured: Mapping[str, str]) 
             _share(sum(not r.exact for r in texts), len(texts)),
             _share(sum(not r.float32 for r in texts), len(texts)),
             _share(sum(not r.contract for r in texts), len(texts)),
+            str(sum(r.infeasible for r in found)),
             *(_share(sum(not a.compiled.get(t, "?") for a in made), len(made)) for t in TARGETS),
             _share(sum(r.passed for r in found), len(found)),
             f"{max((r.lower_ms for r in texts), default=0):.0f}",
@@ -262,11 +268,20 @@ def record_of(
         "seed": arguments.seed,
         "families": len(every),
         "passed": sum(r.passed for r in every),
+        "infeasible": sum(r.infeasible for r in every),
         "inaccurate": sum(bool(r.contract) for r in every),
         "assignments": sum(len(r.assignments) for r in every),
         "not_captured": dict(captured),
         "rows": [asdict(r) for r in every],
     }
+
+
+def write(arguments: argparse.Namespace, records: Mapping[str, Sequence[Record]], captured: Mapping[str, str]) -> None:
+    """The record so far, in place of the last one at once."""
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    part = arguments.json.with_suffix(".part")
+    part.write_text(json.dumps(record_of(records, captured, arguments), indent=1) + "\n")
+    part.replace(arguments.json)
 
 
 def _chosen(names: Sequence[str]) -> list[Workload]:
@@ -289,6 +304,8 @@ def _run(
         for number, family in sample(searched.families, arguments.families, arguments.others, arguments.seed):
             record = examine(searched, number, family, pool, arguments.seed)
             found.append(record)
+            if arguments.json:
+                write(arguments, records, captured)
             for stage, reason in record.failures:
                 print(f"{workload.name} family {number}: not {stage}: {reason}", flush=True)
             if record.contract:
@@ -317,8 +334,7 @@ def main() -> None:
     passed = sum(r.passed for r in every)
     print(f"{passed} of {len(every)} families pass, {sum(bool(r.contract) for r in every)} are inaccurate")
     if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(record_of(records, captured, arguments), indent=1) + "\n")
+        write(arguments, records, captured)
     sys.exit(0 if every and passed >= WANTED * len(every) else 1)
 
 
