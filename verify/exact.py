@@ -337,8 +337,9 @@ def _compare(output: Output, got: Array, wanted: Array, case: Case) -> tuple[int
 # ----------------------------------------------------------------------------------------------- small cases
 
 
-RAGGED: Final = (9, 13, 5)
-"""Extents of axes whose last tile is ragged, and holds one index only: a loop that ends one too early loses a tile."""
+RAGGED: Final = (9, 17, 25)
+"""Extents of axes whose last tile is ragged: it holds one index only, so that a loop that ends one too early loses it,
+and tiles are odd in number, so that the last group of them is not full."""
 RAGGED_TILE: Final = 4
 DIVISIBLE: Final = 4
 """Extent of axes without a ragged tile; so much smaller that no axis can stand in for another everywhere."""
