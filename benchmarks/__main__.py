@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from autotune.calibration import calibrated
 from autotune.targets import find_target
 from benchmarks.runner import RESULTS, Row, line, points_of, present, run_all, write
 from benchmarks.workloads import WORKLOADS
@@ -42,7 +43,8 @@ def _run(options: argparse.Namespace) -> None:
         raise InputError(f"no workload named {unknown[0]!r}", where="--workload", do=f"one of {', '.join(WORKLOADS)}")
     if options.threads:
         torch.set_num_threads(options.threads)
-    target = find_target(options.target)
+    settings = load()
+    target = calibrated(find_target(options.target), settings.cache_dir / "calibrations")
     work = points_of(options.workload, options.set, quick=options.quick)
     if options.at:
         sizes = {k: int(v) for k, v in (part.split("=") for part in options.at.split(","))}
@@ -55,7 +57,7 @@ def _run(options: argparse.Namespace) -> None:
         work,
         kinds,
         target,
-        load(),
+        settings,
         quick=options.quick,
         seed=options.seed,
         said=_said,

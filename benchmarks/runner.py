@@ -152,7 +152,8 @@ def device_of(target: Target) -> str:
     if target.kind == "cpu":
         from autotune.cpu_baselines import environment
 
-        return environment().model
+        machine = environment()
+        return f"{machine.model} (MKL shim {machine.mkl_shim}, large blocks {machine.large_blocks})"
     if present(target):
         return torch.cuda.get_device_name()
     return f"none: no {target.name} here; search and model only, nothing was timed"
