@@ -119,8 +119,6 @@ def _search(region: Region, seen: Observed, function: Callable[..., object], opt
         options.effort,
         options.seed,
         options.out / region.name if options.out is not None else None,
-        # The store's key is the program, which does not say in which types the region computes between its tensors.
-        use_store=False,
         masks=frozenset(region.masks),
     )
     with shown.shown(), torch.no_grad():

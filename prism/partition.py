@@ -11,7 +11,6 @@ This module imports torch and is itself imported at first use.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from prism.extraction import Extracted, NoSize, extract
 from prism.frontend.arguments import dtype_name
 from prism.frontend.call import find
 from prism.frontend.denotation import denote
-from prism.frontend.trace import EXACT, REAL, Placeholder, Trace
+from prism.frontend.trace import EXACT, REAL, Placeholder, Trace, fingerprint
 from prism.frontend.tracing import trace
 from prism.grouping import group
 from prism.regions import Cut, Partition, Region, Skipped
@@ -229,7 +228,7 @@ class _Division:
             sizes=_sizes(code),
             masks=masks,
             program=program,
-            key=key_of(traced, str(device)),
+            key=f"{device} {fingerprint(traced)}",
         )
         self.captured[nodes] = region, code
         return True
@@ -317,17 +316,6 @@ def _with_masks(traced: Trace, constant: set[str]) -> tuple[Trace, tuple[str, ..
 
 def _declared(placeholders: Sequence[Placeholder], masks: set[str]) -> tuple[Placeholder, ...]:
     return tuple(replace(p, finite=p.parameter not in masks) for p in placeholders)
-
-
-def key_of(traced: Trace, device: str) -> str:
-    """A hash of everything a search depends on but the contents of tensors."""
-    text = hashlib.blake2b(device.encode(), digest_size=16)
-    for p in traced.placeholders:
-        text.update(repr((p.parameter, p.meta, p.constant, p.finite, p.literal)).encode())
-    for node in traced.nodes:
-        text.update(repr((node.name, node.operator, sorted(node.arguments.items()), node.results)).encode())
-    text.update(repr(traced.outputs).encode())
-    return text.hexdigest()
 
 
 # ------------------------------------------------------------------------------------------------- tracing

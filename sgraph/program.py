@@ -133,6 +133,9 @@ class Program:
     """What capture assumed, in words (a lifted constant, a declared sign)."""
     border: Border | None = None
     """What the function takes and returns; None where that is what the program reads and computes (``border``)."""
+    trace: str = field(default="", compare=False)
+    """Fingerprint of the operators it was captured from, inner types included, which equations leave out; empty where
+    it was not captured. What is computed does not depend on it; what rounding may do does."""
 
     def tensor(self, name: str) -> Tensor:
         """The input or output with this name.

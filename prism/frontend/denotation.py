@@ -22,7 +22,7 @@ from prism.frontend.borders import crossed
 from prism.frontend.call import MEANINGS, Call, Results, find, unsupported
 from prism.frontend.combine import whole
 from prism.frontend.definedness import Masked
-from prism.frontend.trace import REAL, SIZE, Meta, Node, Placeholder, Product, Ref, Trace
+from prism.frontend.trace import REAL, SIZE, Meta, Node, Placeholder, Product, Ref, Trace, fingerprint
 from prism.frontend.units import in_units
 from prism.frontend.values import Joined, Value, canonical, holds
 from sgraph.axis import Extent
@@ -59,7 +59,7 @@ def denote(trace: Trace) -> Program:
     takes = [Tensor(p.parameter, (), DType(p.meta.dtype), p.constant, p.finite) for p in declared]
     tensors, border = crossed(takes, outputs, merges, axes.sources)
     # The file's name alone: a program is kept and shipped, and says nothing of the machine it was captured on.
-    return Program(trace.name, tensors, outputs, Path(trace.source).name, tuple(facts), border)
+    return Program(trace.name, tensors, outputs, Path(trace.source).name, tuple(facts), border, fingerprint(trace))
 
 
 def _needed(trace: Trace) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -125,3 +126,14 @@ class Trace:
     placeholders: tuple[Placeholder, ...]
     nodes: tuple[Node, ...]
     outputs: tuple[Ref, ...]
+
+
+def fingerprint(trace: Trace) -> str:
+    """A hash of the operators and their types; not of where they stand, and not of the contents of tensors."""
+    text = hashlib.blake2b(digest_size=16)
+    for p in trace.placeholders:
+        text.update(repr((p.parameter, p.meta, p.constant, p.finite, p.literal)).encode())
+    for node in trace.nodes:
+        text.update(repr((node.name, node.operator, sorted(node.arguments.items()), node.results)).encode())
+    text.update(repr(trace.outputs).encode())
+    return text.hexdigest()

@@ -18,7 +18,7 @@ from sgraph.axis import Axis
 from sgraph.program import Program
 from sgraph.target import Target
 
-FIELDS: Final = ("spec", "facts", "sizes", "target", "device", "effort", "seed", "rules", "code", "versions")
+FIELDS: Final = ("spec", "trace", "facts", "sizes", "target", "device", "effort", "seed", "rules", "code", "versions")
 """Names of the fields, in the order in which they are compared and shown."""
 PACKAGES: Final = ("sgraph", "rewrites", "verify", "autotune", "prism")
 _DEPENDENCIES: Final = ("torch", "triton", "egglog", "optuna", "z3-solver", "sympy", "prism-superoptimizer")
@@ -75,6 +75,7 @@ def key_of(program: Program, sizes: Mapping[Axis, int], target: Target, device: 
 
     texts = {
         "spec": python(replace(program, source="", facts=())),
+        "trace": program.trace or "none",
         "facts": "; ".join(program.facts) or "none",
         "sizes": ", ".join(f"{a} = {n}" for a, n in sorted(sizes.items())),
         "target": json.dumps(asdict(target), sort_keys=True),

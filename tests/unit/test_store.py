@@ -397,7 +397,7 @@ def test_the_commands_say_what_is_there(
     assert (found["hit"], found["verdict"]) == (False, "miss: the nearest result differs in seed")
     assert [(f["asked"], f["stored"]) for f in found["fields"] if not f["same"]] == [("4", "0")]
     shapes = ("--input", "x=fp32[16,32]")
-    assert "differs in spec, sizes" in command(monkeypatch, capsys, "cache", "why", *ask, *shapes)[1]
+    assert "differs in spec, trace, sizes" in command(monkeypatch, capsys, "cache", "why", *ask, *shapes)[1]
 
     assert command(monkeypatch, capsys, "cache", "verify") == (0, "1 of 1 results are in order\n")
     assert command(monkeypatch, capsys, "cache", "prune", "--dry-run") == (0, "0 would be removed\n")
