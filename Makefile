@@ -12,6 +12,8 @@ $(VENV)/installed: pyproject.toml
 	if $(PYTHON) -c 'import torch' 2>/dev/null; then $(PYTHON) -m venv --system-site-packages $(VENV); \
 	else $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'; fi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	# Its reader of traces is checked against; what it depends on is for GPUs, and large.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'flashinfer-bench==0.1.*'
 	touch $@
 
 ## Search, prove, lower and rank kernels for two programs, on this machine's CPU and for an H200.
