@@ -5,6 +5,7 @@ Kernels, not families, are tuned: a plan is the sum of its kernels' best, and fa
 
 from __future__ import annotations
 
+import itertools
 import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -100,6 +101,7 @@ class Tuner:
         self.stop = stop
         self._named = {a.name: n for a, n in sizes.items()}
         self._done: dict[Kernel, tuple[list[Instance], str]] = {}
+        self._curves: dict[Kernel, tuple[float, ...]] = {}
 
     def instances(self, graph: SGraph, schedule: Schedule) -> tuple[list[Instance], str]:
         """Parameter assignments of one kernel that fit the target, fastest by the model first.
@@ -135,6 +137,8 @@ class Tuner:
             # A stopped search still finishes the kernel in hand, with one assignment that fits.
             stop=lambda: self.stop() and bool(found),
         )
+        anonymous = replace(schedule.kernel, name="")
+        self._curves[anonymous] = tuple(itertools.accumulate((i.cost.total_s for i in found.values()), min))
         reason = looked[0].reason if looked else "stopped before any assignment was tried"
         fastest = sorted(found.items(), key=lambda item: (item[1].cost.total_s, item[0]))
         return [instance for _, instance in fastest], reason
@@ -166,6 +170,14 @@ class Tuner:
                 best[variant] = min(best.get(variant, (seconds, point)), (seconds, point))
         return [point for _, point in sorted(best.values())[:SEEDS]]
 
+    def curve(self, family: Family) -> tuple[float, ...]:
+        """The family's best modelled seconds after each point that fitted and was looked at, folds left out."""
+        kernels = [replace(k, name="") for k in family.graph.kernels if not k.fold]
+        curves = [self._curves.get(k, ()) for k in kernels]
+        if not all(curves):
+            return ()
+        return tuple(sum(c[min(i, len(c) - 1)] for c in curves) for i in range(max(map(len, curves))))
+
     def options(self, family: Family, count: int) -> list[Option] | NotBuilt:
         """The family's fastest parameters by the model, the best of every kernel together first.
 
@@ -182,7 +194,8 @@ class Tuner:
         return [
             Option(
                 Parameters(tuple(i.parameters for i in together)),
-                sum(i.cost.total_s for i in together),
+                # A fold runs once, not at every call: its parameters matter little, its time not at all.
+                sum(i.cost.total_s for i, s in zip(together, family.schedules, strict=True) if not s.kernel.fold),
                 tuple(i.cost for i in together),
             )
             for together in _best_together(chosen, count)

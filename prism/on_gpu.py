@@ -54,7 +54,8 @@ def outcome_on_gpu(
     )
     with progress.stage("lower, tune and compile"):
         for proved, outcome in _built(found, target, spent, settings, tuner, progress):
-            rows[proved.number] = _row(proved, outcome, found, target)
+            curve = [seconds * 1e6 for seconds in tuner.curve(proved.family)]
+            rows[proved.number] = _row(proved, outcome, found, target).model_copy(update={"tuning_us": curve})
             if isinstance(outcome, Built):
                 built.append((proved, outcome))
     if not built:

@@ -12,9 +12,9 @@ from sgraph.scaled import stabilise
 
 
 def work_of(graph: SGraph, sizes: Mapping[Axis, int]) -> tuple[float, float]:
-    """Floating-point operations, and bytes that its kernels read and write once each."""
+    """Floating-point operations of a call, and bytes that its kernels read and write once each; folds are no part."""
     flops = moved = 0
-    for kernel in graph.kernels:
+    for kernel in (k for k in graph.kernels if not k.fold):
         for value, space in operations(tuple(stabilise(s.value) for s in kernel.stores)):
             flops += (2 if is_dot(value) else 1) * elements(space, sizes)
         tensors = [*map(graph.tensor, kernel.reads), *(s.tensor for s in kernel.stores)]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from prism.commands.options import Effort, Inputs, Json, Masks, Seed, Store, Target
+from prism.commands.options import Constants, Effort, Inputs, Json, Masks, Seed, Store, Target
 
 
 def optimize(  # noqa: PLR0913 (one option per question a caller may have)
@@ -18,6 +18,7 @@ def optimize(  # noqa: PLR0913 (one option per question a caller may have)
     effort: Effort = "default",
     inputs: Inputs = None,
     masks: Masks = None,
+    constants: Constants = None,
     fallback: Annotated[
         bool, typer.Option("--fallback/--no-fallback", help="Optimise the supported parts of a function that is not.")
     ] = True,
@@ -43,6 +44,7 @@ def optimize(  # noqa: PLR0913 (one option per question a caller may have)
         effort=effort,
         sizes=sizes,
         may_hold_minus_inf=masks or (),
+        constant=constants or (),
         fallback=fallback,
         seed=seed,
         out=out,

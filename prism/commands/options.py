@@ -19,3 +19,7 @@ Target = Annotated[str | None, typer.Option(help="cpu, a100, h100, h200, b200; d
 Effort = Annotated[str, typer.Option(help="quick, default or max.")]
 Store = Annotated[bool, typer.Option("--store/--no-store", help="Take the result from the store, and keep it there.")]
 Seed = Annotated[int, typer.Option(help="Seed of every random choice.")]
+Constants = Annotated[
+    list[str] | None,
+    typer.Option("--constant", metavar="NAME", help="An input that stays the same between calls. Repeatable."),
+]

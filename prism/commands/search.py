@@ -7,15 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from prism.commands.options import Effort, Inputs, Json, Masks, Target
+from prism.commands.options import Constants, Effort, Inputs, Json, Masks, Target
 
 if TYPE_CHECKING:
     from prism.searching import Searched
-
-Constants = Annotated[
-    list[str] | None,
-    typer.Option("--constant", metavar="NAME", help="An input that stays the same between calls. Repeatable."),
-]
 
 
 def search(

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from prism.commands.options import Effort, Inputs, Json, Masks, Target
-from prism.commands.search import Constants, search_for
+from prism.commands.options import Constants, Effort, Inputs, Json, Masks, Target
+from prism.commands.search import search_for
 
 
 def show(  # noqa: PLR0913 (one option per question a caller may have)

@@ -46,7 +46,14 @@ def page(run: SavedRun) -> str:
         for i, kernel in enumerate(graph.kernels):
             chosen = run.parameters.get(f"kernel_{i}", {})
             shown = ", ".join(f"{name} {value}" for name, value in chosen.items())
-            kernels.append({"name": kernel.name, "blocks": kernel_blocks(kernel, chosen, sizes), "parameters": shown})
+            kernels.append(
+                {
+                    "name": kernel.name,
+                    "fold": kernel.fold,
+                    "blocks": kernel_blocks(kernel, chosen, sizes),
+                    "parameters": shown,
+                }
+            )
     source = run.source or (run.torch_source if graph is not None else "")
     return (
         _environment()

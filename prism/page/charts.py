@@ -181,7 +181,7 @@ def _number(value: float) -> str:
 
 
 def _rate(value: float) -> str:
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6)):
+    for unit, size in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
         if value >= size:
             return f"{value / size:.3g} {unit}"
     return f"{value:.3g}"

@@ -112,7 +112,9 @@ def plan_drawing(graph: SGraph, sizes: Sizes) -> Drawing:
         roles = [
             f"{role.value} {', '.join(map(str, kernel.with_role(role)))}" for role in Role if kernel.with_role(role)
         ]
-        boxes[kernel.name] = Node(kernel.name, (f"kernel {kernel.name}", *roles), "kernel")
+        boxes[kernel.name] = Node(
+            kernel.name, ("fold, runs once" if kernel.fold else f"kernel {kernel.name}", *roles), "kernel"
+        )
         for name in kernel.reads:
             boxes.setdefault(("tensor", name), _tensor_node(graph, name, outputs))
             edges.append(Edge(("tensor", name), kernel.name, _bytes(graph, name, sizes)))
