@@ -24,7 +24,7 @@ demo: $(VENV)/installed
 test: $(VENV)/installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-## The slow tests: many random terms, every fixture compiled for every architecture, Inductor.
+## The slow tests: 2,000 + 2,000 random terms, mutants, every fixture compiled for every architecture, Inductor.
 soak: $(VENV)/installed
 	$(BIN)/python -m pytest -m slow
 
