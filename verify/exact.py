@@ -314,7 +314,7 @@ def _compare(output: Output, got: Array, wanted: Array, case: Case) -> tuple[int
         return 0, ExactFailure(reason, case, name)
     numbers = Reals()
     with numbers.working():
-        exact: Any = np.frompyfunc(from_mpmath, 1, 1)(wanted) if wanted.size else wanted
+        exact: Any = np.asarray(np.frompyfunc(from_mpmath, 1, 1)(wanted), dtype=object) if wanted.size else wanted
         largest = max((abs(v) for v in exact.flat if v.is_finite()), default=numbers.integer(1))
         bound = largest * numbers.literal(TOLERANCE)
         results: Any = got

@@ -86,9 +86,9 @@ class Memory:
             Fault: one was never written.
         """
         missing = np.argwhere(~self._written[self.places])
-        if missing.size:
+        if len(missing):  # also where it has no dimension, and its index no number
             raise Fault(f"{self.name}{_index(missing[0])} is never written")
-        return self.cells[self.places]
+        return self.cells[self.places, ...]
 
     def read(self, at: Array, program: Program) -> Array:
         """The elements at storage indices.
