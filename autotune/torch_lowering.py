@@ -195,6 +195,9 @@ class Lowering:
                 return nodes.binary(sign, a, b, self._union(a, b), dtype=DType.BOOL)
             case Op.WHERE:
                 condition, then, otherwise = (self._float(a) for a in e.args)
+                if condition.node.dtype is not DType.BOOL:  # a maximum or a product of conditions
+                    zero = nodes.number(Fraction(0))
+                    condition = nodes.binary("!=", condition, zero, condition.dims, dtype=DType.BOOL)
                 then = self._tensor(e.args[1]) if then.node.dtype is otherwise.node.dtype is None else then
                 chosen = (condition, then, otherwise)
                 return nodes.function("torch.where", chosen, self._union(*chosen), self.compute)

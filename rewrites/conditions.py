@@ -121,6 +121,8 @@ class Conditional(Algebra):
         """``where``, of a condition as :meth:`compared` gives it."""
         if test in (ONE, ZERO):
             return then if test == ONE else otherwise
+        if not test.conditions:  # a truth without an indicator: that of a maximum or a product over an axis
+            return self.where(self.compared(Op.EQ, test, ZERO), otherwise, then)
         return self.split(test.conditions[0], self.where, test, then, otherwise)
 
     def plus(self, p: Polynomial, q: Polynomial) -> Polynomial:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import reduce
 
 from sgraph.axis import Axis
 from sgraph.expr import (
@@ -93,6 +94,7 @@ def _scaled(node: Expr, done: Mapping[Expr, _Scaled]) -> _Scaled:
 
 def _scaled_sum(axes: tuple[Axis, ...], operand: _Scaled) -> _Scaled:
     bound = set(axes)
+    operand = _without_masks(operand, bound)
     inside = tuple((t, c) for t, c in operand.scale if t.free & bound)
     outside = tuple((t, c) for t, c in operand.scale if not t.free & bound)
     if not inside:
@@ -102,6 +104,24 @@ def _scaled_sum(axes: tuple[Axis, ...], operand: _Scaled) -> _Scaled:
     shifted = exp(add(exponent, mul(const(-1), peak)))
     summed = sum_over(axes, _times(operand.mantissa, shifted))
     return _Scaled(summed, _merge(outside, ((peak, Fraction(1)),)))
+
+
+def _without_masks(value: _Scaled, bound: set[Axis]) -> _Scaled:
+    """The value with masks that do not vary over the bound axes as factors: a sum that is masked has no maximum."""
+    mantissa = value.mantissa
+    scale: tuple[tuple[Expr, Fraction], ...] = ()
+    for term, weight in value.scale:
+        if term.op is Op.WHERE and weight > 0 and term.free & bound and not term.args[0].free & bound:
+            condition, then, otherwise = term.args
+            masked = [b.op is Op.NEG_INF for b in (then, otherwise)]
+            if any(masked):
+                ones = (const(0 if m else 1) for m in masked)
+                mantissa = _times(mantissa, make(Op.WHERE, (condition, *ones)))
+                kept = otherwise if masked[0] else then
+                scale = _merge(scale, tuple((t, c * weight) for t, c in _terms(kept)))
+                continue
+        scale = _merge(scale, ((term, weight),))
+    return _Scaled(mantissa, scale)
 
 
 def online_scale(value: Expr) -> Expr | None:
@@ -166,4 +186,14 @@ def _weighted_sum(terms: tuple[tuple[Expr, Fraction], ...]) -> Expr:
 
 
 def _weighted(term: Expr, weight: Fraction) -> Expr:
-    return term if weight == 1 else mul(const(weight), term)
+    """A multiple of a term. Minus infinity is no factor: it stays what it is, or is added to itself."""
+    if weight == 1:
+        return term
+    if term.finite or weight < 0:
+        return mul(const(weight), term)
+    if term.op is Op.NEG_INF:
+        return term
+    if term.op is Op.WHERE:
+        condition, *branches = term.args
+        return make(Op.WHERE, (condition, *(_weighted(b, weight) for b in branches)))
+    return reduce(add, [term] * weight.numerator) if weight.denominator == 1 else mul(const(weight), term)

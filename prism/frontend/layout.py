@@ -112,6 +112,8 @@ def _permute(call: Call) -> Tensorial:
 @meaning("movedim", "moveaxis")
 def _movedim(call: Call) -> Tensorial:
     value = call.stored("self")
+    if not value.rank:  # of a single element, -1 and 0 name a dimension that it does not have
+        return value
     sources, targets = call.dimensions("source", value.rank), call.dimensions("destination", value.rank)
     order = [d for d in range(value.rank) if d not in sources]
     for target, source in sorted(zip(targets, sources, strict=True)):

@@ -115,7 +115,9 @@ def _cosine_similarity(call: Call) -> Tensorial:
     """The product of two vectors over their lengths, each at least ``eps``."""
     a, b = call.tensor("x1"), call.tensor("x2")
     dimension, eps = call.place("dim", max(a.rank, b.rank)), call.number("eps")
-    lengths = [squares(call.axes, v, (dimension,), keep=False) for v in (a, b)]
+    # Each as long as the other, for a length counts how often an element is repeated.
+    alike = elementwise(call.axes, lambda x, _: x, a, b), elementwise(call.axes, lambda _, y: y, a, b)
+    lengths = [squares(call.axes, v, (dimension,), keep=False) for v in alike]
     product = product_sum(call, a, b, dimension)
 
     def quotient(p: Expr, u: Expr, v: Expr) -> Expr:
