@@ -22,6 +22,8 @@ TILE: Final = 16
 """Tile of every axis: small, so that ragged extents still take several tiles."""
 EXTENTS: Final = (37, 21, 19, 35, 18, 23, 33)
 """Extents by axis: none a multiple of the tile, two or three tiles each."""
+TWO_TILES: Final = TILE + 2
+"""The shortest extent that takes two tiles, the last one ragged."""
 INDICES: Final = (3, 2)
 """Extents of axes that are held as one index."""
 MOST_STEPS: Final = 400
@@ -44,11 +46,15 @@ def small_sizes(sizes: Mapping[Axis, int], graph: SGraph | None = None, kept: It
     if graph is None:
         return chosen
     schedules = [derive(k) for k in graph.kernels]
+    streamed = {a.base for k in graph.kernels for role in (Role.LOOP, Role.SPLIT) for a in k.with_role(role)}
     while _steps(schedules, chosen) > MOST_STEPS:
-        longest = max(wanted.keys() - real.keys(), key=lambda a: (wanted[a], a.key), default=None)
-        if longest is None or wanted[longest] <= INDICES[-1]:
+        free = [a for a in wanted if a not in real and wanted[a] > INDICES[-1]]
+        # An axis that is accumulated over keeps two tiles as long as it can: one step, or one cell, shows no rescaling.
+        others = [a for a in free if a not in streamed or wanted[a] > TWO_TILES]
+        longest = max(others or free, key=lambda a: (wanted[a], a.key), default=None)
+        if longest is None:
             break
-        wanted[longest] = TILE + 2 if wanted[longest] > TILE + 2 else wanted[longest] // 2
+        wanted[longest] = TWO_TILES if wanted[longest] > TWO_TILES else wanted[longest] // 2
         chosen = _allowed(wanted, sizes)
     return chosen
 
@@ -93,14 +99,17 @@ def _ragged(sizes: Mapping[Axis, int], indexed: frozenset[Axis]) -> dict[Axis, i
 def _allowed(wanted: Mapping[Axis, int], sizes: Mapping[Axis, int]) -> dict[str, int]:
     """Wanted extents within what is declared; axes of one symbol are equally long."""
     symbols: dict[Size, int] = {}
+    for axis in sizes:
+        if isinstance(axis.extent, Size):
+            symbols[axis.extent] = max(symbols.get(axis.extent, 0), wanted[axis])
     small: dict[str, int] = {}
     for axis in sorted(sizes):
         extent = axis.extent
         if isinstance(extent, int):
             small[axis.name] = min(wanted[axis], sizes[axis])
         else:
-            multiple = max(wanted[axis] // extent.divisor, 1) * extent.divisor
-            small[axis.name] = symbols.setdefault(extent, max(min(multiple, extent.high), extent.low))
+            multiple = max(symbols[extent] // extent.divisor, 1) * extent.divisor
+            small[axis.name] = max(min(multiple, extent.high), extent.low)
     return small
 
 
