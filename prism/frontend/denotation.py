@@ -17,6 +17,7 @@ from prism.frontend import (
     products,
     reductions,
 )
+from prism.frontend.aliasing import sharing
 from prism.frontend.axes import Axes, flat
 from prism.frontend.borders import crossed
 from prism.frontend.call import MEANINGS, Call, Results, find, unsupported
@@ -188,6 +189,13 @@ def _outputs(
     trace: Trace, results: Sequence[Value | None], names: Sequence[str]
 ) -> tuple[tuple[Output, ...], tuple[tuple[int, ...], ...]]:
     """The program's outputs, and how many of its dimensions each dimension of the function's result merges."""
+    shared = sharing(trace)
+    if shared is not None:
+        raise UnsupportedProgram(
+            f"results {shared[0]} and {shared[1]} of {trace.name} share memory",
+            where=trace.source,
+            do="return one of them, or a copy: clone()",
+        )
     outputs: list[Output] = []
     merges: list[tuple[int, ...]] = []
     metas = {item.name: item.results[0] for item in trace.nodes} | {p.name: p.meta for p in trace.placeholders}
