@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prism.options import Dynamic, ranges_of, sizes_of
 from prism.progress import Progress
 from sgraph.axis import Extent
-from sgraph.errors import UnsupportedOperator, UnsupportedProgram
+from sgraph.errors import NoFeasibleFamily, SaturationFailed, UnsupportedOperator, UnsupportedProgram
 
 if TYPE_CHECKING:
     from prism.partitioned import Partitioned
@@ -63,7 +63,8 @@ def open_door(  # noqa: PLR0913 - keyword arguments of one call, each with a def
         try:
             with shown.shown():
                 return run(request, load(), shown)
-        except (UnsupportedOperator, UnsupportedProgram) as problem:
+        except (UnsupportedOperator, UnsupportedProgram, NoFeasibleFamily, SaturationFailed) as problem:
+            # Of a program that no kernel was found for, smaller regions may do, and the rest stays as it was.
             if not fallback:
                 raise
             log.info("optimised region by region: %s", problem.seen)

@@ -40,13 +40,14 @@ def copies(inputs: Sequence[object], ranges: Mapping[int, Mapping[int, tuple[int
 
 
 def run_once(compiled: Callable[..., object], inputs: Sequence[object], original: Callable[..., object]) -> object:
-    """Call a compiled function for the first time.
+    """Call a compiled function for the first time; torch's random numbers go on as if it had not been called.
 
     Raises:
         InputError: the function itself fails on these inputs.
     """
     try:
-        return compiled(*inputs)
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            return compiled(*inputs)
     except PrismError:
         raise
     except Exception as error:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sgraph.axis import Axis
 from sgraph.bounds import tensor_bytes
 from sgraph.dags import elements
-from sgraph.expr import REDUCTIONS, leaves, walk
+from sgraph.expr import CONDITIONS, REDUCTIONS, leaves, walk
 from sgraph.program import Program, Tensor
 from sgraph.scaled import carries_scale
 from sgraph.table import Table
@@ -137,6 +137,8 @@ class Cuts:
             return "limit: intermediate without a reduction"
         if elements(self.table.free(cls), self._sizes) > max(elements(t.named_axes, self._sizes) for t in tensors):
             return "limit: intermediate larger than every input and output"
+        if value.op in CONDITIONS:
+            return "limit: truth value stored between kernels"
         return "limit: scaled value stored between kernels" if carries_scale(value) else ""
 
     def _chain_end(self, cls: int, reasons: Mapping[int, str]) -> bool:

@@ -295,3 +295,15 @@ def test_the_command_line_explains(
     assert json.loads(capsys.readouterr().out)["cuts"][0]["operator"] == "cumsum"
     assert run(monkeypatch, "optimize", target, "--no-fallback", "--target", "cpu") == 2
     assert "cumsum" in capsys.readouterr().err
+
+
+def test_a_search_leaves_the_random_numbers_alone() -> None:
+    def noisy(x: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(x, -1) + torch.rand(x.shape)
+
+    x = torch.randn(4, 8)
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    prism.superoptimize(noisy, x, effort="quick", target="cpu")
+    assert torch.equal(torch.rand(3), expected)
