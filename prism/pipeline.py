@@ -105,6 +105,8 @@ class Found:
     """Families that were not proved, by status."""
     sizes: Mapping[Axis, int]
     """Extents of the example inputs."""
+    truncated: bool = False
+    """Whether the rewrite table hit a limit, so that the search is not complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,7 @@ def search(
             log.warning("the rewrite table of %s hit a limit: the search is not complete", program.name)
     with progress.stage("prove"):
         proved, statuses = _prove(listed.families, spent.proved, progress)
-    return Found(program, listed, proved, statuses, sizes)
+    return Found(program, listed, proved, statuses, sizes, table.truncated)
 
 
 def concrete_sizes(program: Program, inputs: Sequence[torch.Tensor]) -> dict[Axis, int]:
@@ -308,6 +310,8 @@ def _result(
     if len(found.proved) > len(ended):
         statuses["deferred: proved, not tuned within the effort"] += len(found.proved) - len(ended)
     notes = [*(f"fact: {fact}" for fact in found.program.facts), *outcome.notes]
+    if found.truncated:
+        notes.append("the rewrite table hit a limit: the search is not complete")
     if progress.stop_requested:
         notes.append("stopped by Ctrl-C: this is the best found until then")
     folder = run_folder(request, settings, found.program, target)

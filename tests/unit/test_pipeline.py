@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -105,3 +106,16 @@ def test_mistakes_are_prism_errors() -> None:
         prism.superoptimize(rmsnorm_linear, *inputs(), target="h2")
     with pytest.raises(InputError):
         prism.superoptimize(rmsnorm_linear, *inputs(), effort="much")
+
+
+def test_a_truncated_table_is_said_in_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    import rewrites.saturate as engine
+
+    whole = engine.saturate
+
+    def small(*given: Any, **named: Any) -> Any:
+        return whole(*given, **{**named, "limits": engine.Limits(e_nodes=30)})
+
+    monkeypatch.setattr(engine, "saturate", small)
+    result = prism.superoptimize(rmsnorm_linear, *inputs(), target="h200", effort="quick", fallback=False)
+    assert "the rewrite table hit a limit: the search is not complete" in result.record.notes
