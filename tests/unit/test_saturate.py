@@ -99,9 +99,9 @@ def test_a_limit_below_the_program_itself_gives_the_program() -> None:
 
 def test_the_time_limit_ends_the_run_with_a_table() -> None:
     begin = time.monotonic()
-    table = saturate([wide(13)], limits=Limits(e_nodes=10**9, seconds=1.5))
+    table = saturate([wide(16)], limits=Limits(e_nodes=10**9, seconds=1.5))
     assert table.truncated
-    assert table.lookup(wide(13)) == 0
+    assert table.lookup(wide(16)) == 0
     assert time.monotonic() - begin < 20
 
 
