@@ -21,7 +21,7 @@ from prism.report import Accuracy, Exact, Families, Report, Row, VerdictRecord
 from prism.result import Origin, Result, ensure_writable
 from prism.settings import Settings
 from prism.shelf import Shelf, from_store
-from sgraph.axis import Axis, Extent, Size
+from sgraph.axis import Axis, Extent, smallest
 from sgraph.border import viewed
 from sgraph.errors import InputError, SoundnessError
 from sgraph.evaluate import numerically_equal
@@ -235,10 +235,7 @@ def concrete_sizes(program: Program, inputs: Sequence[torch.Tensor]) -> dict[Axi
         for axis, size in zip(tensor.axes, given.shape, strict=True):
             if axis is not None and found.setdefault(axis.base, int(size)) != size:
                 raise InputError(f"axis {axis} is {found[axis.base]} and {size}", where=f"input {tensor.name}")
-    for axis in program.axes:
-        if axis not in found:
-            found[axis] = axis.extent.low if isinstance(axis.extent, Size) else axis.extent
-    return found
+    return {axis: smallest(axis.extent) for axis in program.axes} | found
 
 
 def _prove(families: Sequence[Family], most: int, progress: Progress) -> tuple[tuple[Proved, ...], Mapping[str, int]]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prism.report import Report
-from sgraph.axis import Extent, Size
+from sgraph.axis import Axis, Extent, Size, smallest
 from sgraph.border import parameters
 from sgraph.errors import ForeignRun, InputError, RunNotFound, UnreadableRun
 from sgraph.ir import SGraph
@@ -155,6 +155,14 @@ class SavedRun:
     def inputs(self) -> tuple[InputRecord, ...]:
         """Names, types, shapes and symbolic sizes of the inputs."""
         return self.manifest.inputs
+
+    @property
+    def sizes(self) -> dict[Axis, int]:
+        """Extents that the run was tuned for; the smallest ones of axes that no input has."""
+        found = {axis: smallest(axis.extent) for axis in self.program.axes}
+        for tensor, record in zip(parameters(self.program), self.inputs, strict=True):
+            found |= {a.base: n for a, n in zip(tensor.axes, record.shape, strict=True) if a is not None}
+        return found
 
     @property
     def parameters(self) -> Mapping[str, Mapping[str, int]]:

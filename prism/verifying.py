@@ -181,14 +181,14 @@ def _views(graph: SGraph, source: str) -> Finding:
 
     Another version of Prism may print another text, so a difference is no failure; it is no pass either.
     """
-    from autotune.lower import lower
+    from autotune.lower import code_of, lower
     from autotune.parameters import Parameters
     from sgraph.stages import derive
 
     try:
         config = _table(source, "CONFIG")
         printed = lower(graph, tuple(derive(k) for k in graph.kernels), Parameters.from_config(config))
-        same = _code(source) == _code(printed)
+        same = code_of(source) == code_of(printed)
     except (PrismError, SyntaxError, ValueError, TypeError, KeyError, AttributeError, LookupError):
         same = False
     if same:
@@ -202,11 +202,6 @@ def _table(source: str, name: str) -> dict[str, dict[str, int]]:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == name:
             return ast.literal_eval(statement.value)
     raise LookupError(name)
-
-
-def _code(source: str) -> str:
-    """A text without its docstring, comments and layout."""
-    return ast.dump(ast.Module(ast.parse(source).body[1:], []))
 
 
 def _printed(graph: SGraph, torch_source: str) -> Finding:

@@ -42,6 +42,11 @@ def divides(number: int, extent: Extent) -> bool:
     return (extent if isinstance(extent, int) else extent.divisor) % number == 0
 
 
+def smallest(extent: Extent) -> int:
+    """The smallest value an extent can take."""
+    return extent if isinstance(extent, int) else extent.low
+
+
 def largest(extent: Extent) -> int:
     """The largest value an extent can take."""
     return extent if isinstance(extent, int) else extent.high

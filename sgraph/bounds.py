@@ -118,7 +118,13 @@ def _dram_bytes(graph: SGraph, tensor: Tensor, sizes: Mapping[Axis, int], target
 
 
 def arithmetic_seconds(kernel: Kernel, graph: SGraph, target: Target, sizes: Mapping[Axis, int]) -> tuple[float, float]:
-    """Least seconds of dot products and of other arithmetic, each at its peak.
+    """Least seconds of dot products and of other arithmetic, each at its peak."""
+    dot, other = arithmetic(kernel, sizes)
+    return dot / fastest_dot_rate(dot_dtype(kernel, graph), target), other / target.pointwise_flops_per_s
+
+
+def arithmetic(kernel: Kernel, sizes: Mapping[Axis, int]) -> tuple[int, int]:
+    """Operations of dot products, and other ones.
 
     Counted on the stabilised values, which are what runs: there exponentials may have cancelled.
     """
@@ -128,7 +134,7 @@ def arithmetic_seconds(kernel: Kernel, graph: SGraph, target: Target, sizes: Map
             dot += 2 * elements(space, sizes)
         else:
             other += elements(space, sizes)
-    return dot / fastest_dot_rate(dot_dtype(kernel, graph), target), other / target.pointwise_flops_per_s
+    return dot, other
 
 
 @lru_cache(maxsize=4096)

@@ -450,11 +450,16 @@ def product(factors: Iterable[Expr]) -> Expr:
 
 def factors(e: Expr) -> tuple[Expr, ...]:
     """The factors of a product, nested products flattened, in order of appearance."""
+    return chain(e, Op.MUL)
+
+
+def chain(e: Expr, op: Op) -> tuple[Expr, ...]:
+    """The operands of a chain of one operator, in order of appearance; ``e`` alone if it is another's."""
     out: list[Expr] = []
     stack = [e]
     while stack:
         node = stack.pop()
-        if node.op is Op.MUL:
+        if node.op is op:
             stack.extend(reversed(node.args))
         else:
             out.append(node)

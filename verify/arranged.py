@@ -8,13 +8,13 @@ after another need that, because their normal forms grow with every level.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import reduce
 from typing import Final
 
 from rewrites.emptiness import possibly_empty
 from sgraph.axis import ordered
-from sgraph.expr import REDUCTIONS, Expr, Op, leaf, make, rebuild, walk
+from sgraph.expr import REDUCTIONS, Expr, Op, chain, leaf, make, rebuild, walk
 
 SORTED: Final = frozenset({Op.ADD, Op.MUL, Op.MAX2, Op.MIN2})
 """Operators of two operands that are commutative and associative."""
@@ -27,24 +27,13 @@ def arranged(e: Expr) -> Expr:
     done: dict[Expr, Expr] = {}
     for node in walk([e]):
         if node.op in SORTED:
-            operands = sorted((done[o] for o in _operands(node)), key=lambda o: o.digest)
+            operands = sorted((done[o] for o in chain(node, node.op)), key=lambda o: o.digest)
             done[node] = reduce(lambda a, b, op=node.op: make(op, (a, b)), operands)
         elif node.args:
             done[node] = make(node.op, tuple(done[a] for a in node.args), node.attr)
         else:
             done[node] = node
     return done[e]
-
-
-def _operands(node: Expr) -> Iterator[Expr]:
-    """The operands of a chain of one operator."""
-    stack = [node]
-    while stack:
-        e = stack.pop()
-        if e.op is node.op:
-            stack.extend(reversed(e.args))
-        else:
-            yield e
 
 
 def without_shared_parts(left: Expr, right: Expr) -> tuple[Expr, Expr] | None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from autotune.targets import find_target
 from prism.saved import SavedRun
 from sgraph.axis import Axis, Size
-from sgraph.border import parameters
 from sgraph.errors import InputError, NothingToExport
 from sgraph.program import Program
 from sgraph.target import Target
@@ -61,7 +60,7 @@ def gather(runs: Sequence[SavedRun]) -> tuple[Operation, ...]:
     found: dict[str, Operation] = {}
     for run in runs:
         program = _program(run)
-        instance = Instance(run, find_target(run.report.target), _sizes(run, program))
+        instance = Instance(run, find_target(run.report.target), run.sizes)
         known = found.get(program.name)
         if known is None:
             found[program.name] = Operation(_checked_name(program.name, run.folder), program, (instance,))
@@ -102,18 +101,6 @@ def _program(run: SavedRun) -> Program:
             do="leave this run out, or search with a larger effort",
         )
     return run.graph.program
-
-
-def _sizes(run: SavedRun, program: Program) -> dict[Axis, int]:
-    found: dict[Axis, int] = {}
-    for tensor, record in zip(parameters(program), run.inputs, strict=True):
-        for axis, extent in zip(tensor.axes, record.shape, strict=True):
-            if axis is not None:
-                found[axis.base] = extent
-    for axis in program.axes:
-        if axis not in found:
-            found[axis] = axis.extent.low if isinstance(axis.extent, Size) else axis.extent
-    return found
 
 
 def _checked_name(name: str, folder: Path) -> str:

@@ -12,8 +12,6 @@ from prism.page.dataflow import kernel_blocks, plan_drawing, program_drawing
 from prism.page.drawing import svg
 from prism.report import Report
 from prism.saved import SavedRun
-from sgraph.axis import Axis, Size
-from sgraph.border import parameters
 from sgraph.bounds import speed_of_light
 from sgraph.target import Target
 
@@ -39,7 +37,7 @@ def page(run: SavedRun) -> str:
     """
     report, graph = run.report, run.graph
     target = find_target(report.target)
-    sizes = _sizes(run)
+    sizes = run.sizes
     light = speed_of_light(graph, target, sizes) * 1e6 if graph is not None else None
     kernels = []
     if graph is not None:
@@ -130,15 +128,6 @@ def _checked(report: Report) -> int:
     checked = report.accuracy is not None and report.accuracy.passed
     failed = sum(row.status in {"inaccurate", "check failed"} for row in report.ranking)
     return int(checked) + failed
-
-
-def _sizes(run: SavedRun) -> dict[Axis, int]:
-    found: dict[Axis, int] = {}
-    for tensor, record in zip(parameters(run.program), run.inputs, strict=True):
-        found |= {a.base: n for a, n in zip(tensor.axes, record.shape, strict=True) if a is not None}
-    for axis in run.program.axes:
-        found.setdefault(axis, axis.extent.low if isinstance(axis.extent, Size) else axis.extent)
-    return found
 
 
 def _peak(target: Target) -> float:

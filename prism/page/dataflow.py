@@ -10,7 +10,7 @@ from fractions import Fraction
 from prism.page.drawing import Drawing, Edge, Node
 from sgraph.axis import Axis
 from sgraph.bounds import tensor_bytes
-from sgraph.expr import REDUCTIONS, Expr, Op, factors, reduction, walk
+from sgraph.expr import REDUCTIONS, Expr, Op, chain, factors, reduction, walk
 from sgraph.ir import Kernel, Role, SGraph
 from sgraph.printer import schedule_text
 from sgraph.program import Program
@@ -60,7 +60,7 @@ def _operation(node: Expr) -> tuple[str, tuple[Expr, ...]]:
         parts = factors(node)
         return _joined("*", parts), _drawn(parts)
     if node.op is Op.ADD:
-        terms = _terms(node)
+        terms = chain(node, Op.ADD)
         return _joined("+", terms), _drawn(terms)
     if node.op is Op.RECIP:
         return "1 / ·", _drawn(node.args)
@@ -68,17 +68,6 @@ def _operation(node: Expr) -> tuple[str, tuple[Expr, ...]]:
         return node.name, _drawn(node.args)
     names = {Op.LT: "<", Op.LE: "<=", Op.EQ: "==", Op.MAX2: "max", Op.MIN2: "min"}
     return names.get(node.op, node.op.value), _drawn(node.args)
-
-
-def _terms(node: Expr) -> tuple[Expr, ...]:
-    stack, found = [node], list[Expr]()
-    while stack:
-        term = stack.pop()
-        if term.op is Op.ADD:
-            stack.extend(reversed(term.args))
-        else:
-            found.append(term)
-    return tuple(found)
 
 
 def _constant(node: Expr) -> bool:
